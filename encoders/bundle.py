@@ -1,0 +1,235 @@
+"""A trained encoder on disk: weights, the features it was trained on, and its threshold.
+
+A bundle is a folder::
+
+    bundle.json        what it is, its FeatureSpec and inputs, the hash of every file
+    int8.tflite        the network in 8-bit integers, about three times faster
+    float32.tflite     the same network computed in float32 (weights stored as float16)
+    decoder.tflite     of an autoencoder: latents back to levels
+    README.md          the model card
+
+Inference is LiteRT on the CPU; TensorFlow is not needed. No code and no pickle is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from encoders.errors import BundleError
+from encoders.features import FeatureSpec
+from encoders.levels import LevelInput
+
+FORMAT_VERSION = 1
+SHIPPED = Path(__file__).parent / "bundles"
+
+Precision = Literal["int8", "float32"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How the evidence for a match becomes a score between 0 and 1.
+
+    A logistic regression; fitted on clips that are in a data base and clips that are not, with the
+    bundle's own fingerprints. ``threshold`` is the score from which a match is reported.
+    """
+
+    intercept: float = -12.0
+    similarity: float = 20.0
+    margin: float = 10.0
+    length: float = 0.5
+    threshold: float = 0.5
+
+
+class Network:
+    """A LiteRT network for batches of any size, safe to call from several threads.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.tflite`` file with one input and one output.
+    """
+
+    # Batches are cut to these sizes, so that a tensor is allocated once for each size and thread.
+    _SIZES = (64, 8, 1)
+
+    def __init__(self, path: Path) -> None:
+        self._model = path.read_bytes()
+        self._local = threading.local()
+        self._run(np.zeros((1, *self.input_shape), np.float32))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one item."""
+        return tuple(int(n) for n in self._interpreter(1).get_input_details()[0]["shape"][1:])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one result."""
+        return tuple(int(n) for n in self._interpreter(1).get_output_details()[0]["shape"][1:])
+
+    def __call__(self, items: np.ndarray) -> np.ndarray:
+        """Run the network.
+
+        Parameters
+        ----------
+        items : np.ndarray [shape=(n, ...)]
+
+        Returns
+        -------
+        results : np.ndarray [shape=(n, ...), dtype=float32]
+        """
+        results = np.empty((len(items), *self.output_shape), np.float32)
+        start = 0
+        while start < len(items):
+            size = next(s for s in self._SIZES if s <= len(items) - start)
+            results[start : start + size] = self._run(items[start : start + size])
+            start += size
+        return results
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        interpreter = self._interpreter(len(batch))
+        interpreter.set_tensor(
+            interpreter.get_input_details()[0]["index"], batch.astype(np.float32, copy=False)
+        )
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    def _interpreter(self, batch: int) -> Any:
+        interpreters = self._local.__dict__.setdefault("by_batch", {})
+        if batch not in interpreters:
+            from ai_edge_litert.interpreter import Interpreter
+
+            interpreter = Interpreter(model_content=self._model, num_threads=1)
+            details = interpreter.get_input_details()[0]
+            interpreter.resize_tensor_input(details["index"], [batch, *details["shape"][1:]])
+            interpreter.allocate_tensors()
+            interpreters[batch] = interpreter
+        return interpreters[batch]
+
+
+class Bundle:
+    """A trained encoder, ready to run.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        ``"siamese"`` (unit vectors, compared by inner product) or ``"vae"`` (posterior means).
+    sha256 : str
+        Hash of everything that shapes its vectors. Outputs carry it; vectors of different bundles
+        are never compared.
+    spec : FeatureSpec
+    dim : int
+    precision : str
+    calibration : Calibration
+    """
+
+    def __init__(self, folder: Path, precision: Precision = "int8") -> None:
+        self.folder = folder
+        self.precision = precision
+        meta = _read_meta(folder)
+        self.meta = meta
+        self.name = str(meta["name"])
+        self.kind = str(meta["kind"])
+        self.dim = int(meta["dim"])
+        self.spec = FeatureSpec(**meta["spec"])
+        self.inputs = LevelInput(**meta["inputs"])
+        self.calibration = Calibration(**meta.get("calibration", {}))
+        self.sha256 = bundle_hash(meta)
+        for file, digest in meta["files"].items():
+            if _file_hash(folder / file) != digest:
+                raise BundleError(f"{folder / file} is damaged: its hash is not the one recorded")
+        self._network = Network(folder / f"{precision}.tflite")
+
+    def encode(self, windows: np.ndarray) -> np.ndarray:
+        """Embed windows.
+
+        Parameters
+        ----------
+        windows : np.ndarray [shape=(n, window_frames, n_mels)]
+            Log-mel, dB, made by :attr:`spec`.
+
+        Returns
+        -------
+        embeddings : np.ndarray [shape=(n, dim), dtype=float32]
+        """
+        expected = (self.spec.window_frames, self.spec.n_mels)
+        if windows.shape[1:] != expected:
+            raise BundleError(
+                f"{self.name} was trained on windows of {expected}, got {windows.shape[1:]}"
+            )
+        # An autoencoder's log-variances come after its means.
+        embeddings = self._network(self.inputs(windows))[:, : self.dim]
+        if self.kind == "siamese":
+            embeddings = embeddings / np.maximum(
+                np.linalg.norm(embeddings, axis=1, keepdims=True), np.float32(1e-9)
+            )
+        return embeddings
+
+    def check_spec(self, spec: FeatureSpec) -> None:
+        """Refuse features that the encoder was not trained on."""
+        if spec != self.spec:
+            raise BundleError(
+                f"encoder {self.name} needs other features than these: "
+                f"{self.spec.to_dict()} and not {spec.to_dict()}"
+            )
+
+    def decoder(self) -> Network:
+        """Of an autoencoder: latents [shape=(n, dim)] to levels [shape=(n, frames, bands)]."""
+        if self.kind != "vae":
+            raise BundleError(f"{self.name} is a {self.kind}: it has no decoder")
+        return Network(self.folder / "decoder.tflite")
+
+
+def load_bundle(name_or_path: str | Path, precision: str = "int8") -> Bundle:
+    """Load a bundle by the name of a shipped one (``fingerprint``, ``vae``) or by its folder."""
+    if precision not in ("int8", "float32"):
+        raise BundleError(f"unknown precision {precision!r}: int8 or float32")
+    shipped = SHIPPED / str(name_or_path)
+    folder = shipped if (shipped / "bundle.json").exists() else Path(name_or_path)
+    return Bundle(folder, cast(Precision, precision))
+
+
+def bundle_hash(meta: dict[str, Any]) -> str:
+    """Hash of what shapes the vectors: kind, features, inputs and networks, not the calibration."""
+    shaping = {key: meta[key] for key in ("kind", "dim", "spec", "inputs", "files")}
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    """Write ``bundle.json`` with the hashes of the networks in ``folder``."""
+    files = {p.name: _file_hash(p) for p in sorted(folder.glob("*.tflite"))}
+    content = {"format_version": FORMAT_VERSION, **meta, "files": files}
+    (folder / "bundle.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        known = sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json"))
+        raise BundleError(
+            f"no encoder bundle at {folder}; shipped with earmark: {', '.join(known)}"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"{folder / 'bundle.json'} is not valid JSON: {error}") from None
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise BundleError(
+            f"{folder} has bundle format {meta.get('format_version')}, "
+            f"this version of earmark reads {FORMAT_VERSION}"
+        )
+    return cast(dict[str, Any], meta)
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from None

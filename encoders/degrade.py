@@ -1,0 +1,287 @@
+"""What the world does to sound: noise, rooms, codecs, microphones, speed.
+
+Every function takes and gives mono float32 at one rate and keeps time: sample ``n`` of the result
+is sample ``n`` of the input (for :func:`change_speed`, sample ``n`` is ``n * speed`` of the input).
+Training and evaluation use the same functions; a ``numpy.random.Generator`` makes them repeatable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import soxr
+
+ROOMS_FILE = Path(__file__).parent / "data" / "rooms.npy"
+
+
+class NoiseSource(Protocol):
+    """Where background sound comes from."""
+
+    def excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Give ``n_samples`` of some recording, at random."""
+
+
+def add_noise(signal: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """Mix in background sound.
+
+    Parameters
+    ----------
+    signal, noise : np.ndarray [shape=(n,)]
+        Of equal length. When either is silent the signal comes back unchanged.
+    snr_db : float
+        Power of the signal over that of the noise, both taken over the whole stretch.
+    """
+    signal_power = float(np.mean(np.square(signal)))
+    noise_power = float(np.mean(np.square(noise)))
+    if signal_power == 0.0 or noise_power == 0.0:
+        return signal
+    gain = np.sqrt(signal_power / noise_power / 10.0 ** (snr_db / 10.0))
+    return signal + np.float32(gain) * noise
+
+
+def colored_noise(n_samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise whose power falls as ``1 / f ** exponent``: 0 is white, 1 pink, 2 brown."""
+    size = scipy.fft.next_fast_len(n_samples, real=True)
+    spectrum = scipy.fft.rfft(rng.standard_normal(size, dtype=np.float32))
+    spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-exponent / 2)
+    return scipy.fft.irfft(spectrum, size)[:n_samples]
+
+
+def filter_response(signal: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Apply a frequency response sampled evenly from 0 Hz to Nyquist, without delay.
+
+    Parameters
+    ----------
+    response : np.ndarray [shape=(n_points,)]
+        Linear gain, real.
+    """
+    size = scipy.fft.next_fast_len(len(signal), real=True)
+    spectrum = scipy.fft.rfft(signal, size)
+    points = np.linspace(0, len(response) - 1, len(spectrum))
+    spectrum *= np.interp(points, np.arange(len(response)), response).astype(np.float32)
+    return scipy.fft.irfft(spectrum, size)[: len(signal)]
+
+
+def microphone(signal: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """A small loudspeaker and a phone microphone: band limits, uneven response, soft clipping."""
+    low, high = rng.uniform(80, 400), rng.uniform(3000, 7500)
+    bands = np.linspace(0, sample_rate / 2, 65)
+    tilt = np.interp(np.arange(65), np.arange(0, 65, 8), rng.normal(0, 5, 9))
+    # Second-order slopes outside the pass band.
+    edges = -10 * np.log10(1 + (low / np.maximum(bands, 1)) ** 4) - 10 * np.log10(
+        1 + (bands / high) ** 8
+    )
+    heard = filter_response(signal, 10 ** ((tilt + edges) / 20))
+    peak = float(np.max(np.abs(heard), initial=0.0))
+    if peak == 0.0:
+        return heard
+    drive = rng.uniform(0.5, 2.5)
+    return (np.tanh(heard * (drive / peak)) * (peak / drive)).astype(np.float32)
+
+
+def reverberate(signal: np.ndarray, impulse_response: np.ndarray) -> np.ndarray:
+    """Play the signal in a room; the direct sound keeps its place in time.
+
+    Parameters
+    ----------
+    impulse_response : np.ndarray [shape=(n_taps,)]
+        Its strongest tap is taken for the direct sound.
+    """
+    direct = int(np.argmax(np.abs(impulse_response)))
+    wet = scipy.signal.fftconvolve(signal, impulse_response)
+    return wet[direct : direct + len(signal)].astype(np.float32)
+
+
+def change_speed(signal: np.ndarray, speed: float) -> np.ndarray:
+    """Play faster (``speed > 1``) or slower: pitch and tempo change together."""
+    return soxr.resample(signal, speed, 1.0, quality="QQ" if abs(speed - 1) < 0.1 else "HQ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+    """A real encoder to go through and come back from.
+
+    Parameters
+    ----------
+    encoder : str
+        FFmpeg's name of the encoder, or ``"gsm"`` for GSM 06.10 by libsndfile.
+    container : str
+        FFmpeg's name of the format to write.
+    sample_rate : int
+        Hz on the wire.
+    bit_rate : int
+        Bits per second; 0 = the codec's own.
+    """
+
+    encoder: str
+    container: str
+    sample_rate: int
+    bit_rate: int = 0
+
+
+CODECS: dict[str, Codec] = {
+    "mp3-64k": Codec("libmp3lame", "mp3", 44_100, 64_000),
+    "mp3-24k": Codec("libmp3lame", "mp3", 22_050, 24_000),
+    "opus-12k": Codec("libopus", "ogg", 48_000, 12_000),
+    "opus-6k": Codec("libopus", "ogg", 48_000, 6_000),
+    "amr-12k": Codec("libopencore_amrnb", "amr", 8_000, 12_200),
+    "gsm": Codec("gsm", "wav", 8_000),
+}
+
+
+def transcode(signal: np.ndarray, sample_rate: int, codec: str) -> np.ndarray:
+    """Encode with a real codec and decode again.
+
+    Parameters
+    ----------
+    codec : str
+        A key of :data:`CODECS`.
+
+    Returns
+    -------
+    decoded : np.ndarray
+        At the same rate and of the same length as ``signal``.
+    """
+    wire = CODECS[codec]
+    sent = np.clip(_resample(signal, sample_rate, wire.sample_rate), -1.0, 1.0)
+    heard = _gsm(sent, wire) if wire.encoder == "gsm" else _ffmpeg(sent, wire)
+    back = _resample(heard, wire.sample_rate, sample_rate)[: len(signal)]
+    return np.pad(back, (0, len(signal) - len(back)))
+
+
+def _resample(signal: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    if source_rate == target_rate:
+        return signal
+    return soxr.resample(signal, source_rate, target_rate, quality="MQ")
+
+
+def _gsm(signal: np.ndarray, wire: Codec) -> np.ndarray:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, signal, wire.sample_rate, format="WAV", subtype="GSM610")
+    buffer.seek(0)
+    return soundfile.read(buffer, dtype="float32")[0]
+
+
+def _ffmpeg(signal: np.ndarray, wire: Codec) -> np.ndarray:
+    import av
+
+    buffer = io.BytesIO()
+    pcm = np.round(signal * 32767).astype(np.int16)
+    with av.open(buffer, "w", format=wire.container) as out:
+        stream = out.add_stream(wire.encoder, rate=wire.sample_rate, layout="mono")
+        if wire.bit_rate:
+            stream.bit_rate = wire.bit_rate
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = wire.sample_rate
+        to_codec = av.AudioResampler(format=stream.format, layout="mono", rate=wire.sample_rate)
+        fifo = av.AudioFifo()
+        for converted in to_codec.resample(frame):
+            fifo.write(converted)
+        size = stream.codec_context.frame_size or 1024
+        while piece := fifo.read(size, partial=True):
+            piece.pts = None
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    buffer.seek(0)
+    with av.open(buffer) as back:
+        to_float = av.AudioResampler(format="flt", layout="mono", rate=wire.sample_rate)
+        frames = [f for packet in back.decode(audio=0) for f in to_float.resample(packet)]
+        frames += to_float.resample(None)
+    return np.concatenate([f.to_ndarray()[0] for f in frames])
+
+
+def simulate_rooms(n_rooms: int, sample_rate: int, seed: int = 0) -> np.ndarray:
+    """Impulse responses of random shoebox rooms by the image-source method (pyroomacoustics).
+
+    Needs the ``train`` extra.
+
+    Returns
+    -------
+    responses : np.ndarray [shape=(n_rooms, n_taps), dtype=float32]
+        0.6 s each; the direct sound has unit gain. RT60 is drawn from 0.15 to 1.0 s.
+    """
+    import pyroomacoustics
+
+    rng = np.random.default_rng(seed)
+    n_taps = int(0.6 * sample_rate)
+    responses = np.zeros((n_rooms, n_taps), np.float32)
+    for response in responses:
+        size = rng.uniform([2.5, 2.5, 2.2], [9.0, 7.0, 4.0])
+        # Sabine's formula has no solution for a short RT60 in a large room: draw within its reach.
+        rt60 = rng.uniform(0.15 + 0.03 * size.max(), 1.0)
+        absorption, _ = pyroomacoustics.inverse_sabine(rt60, size)
+        room = pyroomacoustics.ShoeBox(
+            size,
+            fs=sample_rate,
+            materials=pyroomacoustics.Material(min(absorption, 0.99)),
+            max_order=12,
+        )
+        source, listener = rng.uniform(0.15, 0.85, (2, 3)) * size
+        room.add_source(source)
+        room.add_microphone(listener)
+        room.compute_rir()
+        taps = np.asarray(room.rir[0][0], np.float32)
+        taps = taps[int(np.argmax(np.abs(taps))) :][:n_taps]
+        response[: len(taps)] = taps / np.abs(taps).max()
+    return responses
+
+
+@functools.lru_cache(maxsize=1)
+def shipped_rooms() -> np.ndarray:
+    """A few rooms that come with the package, at 16 kHz [shape=(n_rooms, n_taps)]."""
+    return np.load(ROOMS_FILE, allow_pickle=False).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A random way through the world, for training pairs.
+
+    Parameters
+    ----------
+    sample_rate : int
+    noises : sequence of NoiseSource
+        Background sound: ambience, speech, other music. Coloured noise is always among them.
+    rooms : np.ndarray [shape=(n_rooms, n_taps)]
+        Impulse responses at ``sample_rate``.
+    snr_db : tuple of float
+        Range of the signal-to-noise ratio.
+    """
+
+    sample_rate: int
+    noises: Sequence[NoiseSource]
+    rooms: np.ndarray
+    snr_db: tuple[float, float] = (-3.0, 15.0)
+    p_room: float = 0.6
+    p_noise: float = 0.85
+    p_microphone: float = 0.6
+    p_codec: float = 0.25
+
+    def __call__(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Degrade ``signal`` at random; same length, same timing."""
+        if rng.random() < self.p_room:
+            signal = reverberate(signal, self.rooms[rng.integers(len(self.rooms))])
+        if rng.random() < self.p_noise:
+            signal = add_noise(signal, self._noise(len(signal), rng), rng.uniform(*self.snr_db))
+        if rng.random() < self.p_microphone:
+            signal = microphone(signal, self.sample_rate, rng)
+        if rng.random() < self.p_codec:
+            peak = max(float(np.max(np.abs(signal))), 1e-6)
+            codec = list(CODECS)[rng.integers(len(CODECS))]
+            signal = transcode(signal * np.float32(0.7 / peak), self.sample_rate, codec)
+        return signal
+
+    def _noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        which = int(rng.integers(len(self.noises) + 1))
+        if which == len(self.noises):
+            return colored_noise(n_samples, rng.uniform(0, 2), rng)
+        return self.noises[which].excerpt(n_samples, rng)

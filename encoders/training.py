@@ -1,0 +1,295 @@
+"""Training: batches of real and degraded sound, and one loop for every encoder.
+
+Everything random is drawn from ``(seed, step)``, so a run that is stopped and resumed sees the
+same batches as one that was not. TensorFlow is imported by the functions that train.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from encoders.corpus import PcmCache
+from encoders.degrade import World, change_speed
+from encoders.features import FeatureSpec, log_mel
+from encoders.levels import LevelInput
+
+Batch = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how fast.
+
+    Parameters
+    ----------
+    steps : int
+    learning_rate : float
+        Peak rate: warmed up over the first 5 %, then a cosine down to zero.
+    seed : int
+    checkpoint_every : int
+        Steps between checkpoints (and between looks at the held-back batch).
+    """
+
+    steps: int = 4000
+    learning_rate: float = 1e-3
+    seed: int = 0
+    checkpoint_every: int = 250
+
+
+class Batches(Protocol):
+    """Batches by number: the same seed and number give the same batch."""
+
+    def batch(self, number: int) -> Batch: ...
+
+
+class PairBatches:
+    """Pairs of the same moment, clean and after a way through the world.
+
+    Several windows are taken from each excerpt, so that a batch holds the hardest negatives there
+    are: other moments of the same recording, in the same room, under the same noise.
+
+    Parameters
+    ----------
+    music : PcmCache
+    world : World
+    spec : FeatureSpec
+    inputs : LevelInput
+    n_excerpts, n_each : int
+        Their product is the number of pairs in a batch.
+    max_speed : float
+        Largest change of speed, as a fraction.
+    """
+
+    # Frames of sound before the first window, so that rooms have something to ring from.
+    _LEAD_IN = 16
+
+    def __init__(
+        self,
+        music: PcmCache,
+        world: World,
+        spec: FeatureSpec,
+        inputs: LevelInput,
+        n_excerpts: int = 32,
+        n_each: int = 8,
+        max_speed: float = 0.04,
+        seed: int = 0,
+    ) -> None:
+        self.music, self.world, self.spec, self.inputs = music, world, spec, inputs
+        self.n_excerpts, self.n_each, self.max_speed, self.seed = (
+            n_excerpts,
+            n_each,
+            max_speed,
+            seed,
+        )
+        # Lead-in, a random phase, the windows half a window apart, the largest shift at the end.
+        self._n_frames = 2 * self._LEAD_IN + spec.hop_frames * (n_each + 2)
+
+    def batch(self, number: int) -> Batch:
+        """Pairs ``number``.
+
+        Returns
+        -------
+        anchors, positives : np.ndarray [shape=(n, window_frames, n_bands)]
+            Levels; anchors are clean.
+        same : np.ndarray [shape=(n, n), dtype=bool]
+            Different pairs whose clean sound is all but equal, such as an exact loop.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        pairs = [self._pairs(rng) for _ in range(self.n_excerpts)]
+        anchors = np.concatenate([a for a, _ in pairs])
+        positives = np.concatenate([p for _, p in pairs])
+        return anchors, positives, sounds_alike(anchors)
+
+    def _pairs(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        spec, width = self.spec, self.spec.window_frames
+        speed = 1.0 + (rng.uniform(-1, 1) * self.max_speed if rng.random() < 0.3 else 0.0)
+        # The degraded side is cut at a random sample, so that frames fall between frames.
+        jitter = int(rng.integers(spec.hop_length))
+        clean = self._excerpt(self._n_frames * spec.hop_length + jitter, rng)
+        played = clean if speed == 1.0 else change_speed(clean, speed)
+        heard = log_mel(self.world(played, rng)[jitter:], spec)
+        known = log_mel(clean, spec)
+        max_shift = spec.hop_frames // 2
+        phase = self._LEAD_IN + int(rng.integers(spec.hop_frames))
+        starts = phase + spec.hop_frames * np.arange(self.n_each)
+        centres = (starts + width / 2 - jitter / spec.hop_length) / speed
+        shifts = rng.integers(-max_shift, max_shift + 1, self.n_each)
+        heard_starts = np.round(centres - width / 2).astype(int) + shifts
+        heard_starts = np.clip(heard_starts, 0, len(heard) - width)
+        return (
+            self.inputs(np.stack([known[s : s + width] for s in starts])),
+            self.inputs(np.stack([heard[s : s + width] for s in heard_starts])),
+        )
+
+    def _excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        for _ in range(20):
+            signal = self.music.excerpt(n_samples, rng)
+            if np.sqrt(np.mean(np.square(signal))) > 1e-3:
+                break
+        return signal
+
+
+def sounds_alike(levels: np.ndarray, threshold: float = 0.9) -> np.ndarray:
+    """Pairs of different windows whose levels correlate above ``threshold``.
+
+    Parameters
+    ----------
+    levels : np.ndarray [shape=(n, window_frames, n_bands)]
+
+    Returns
+    -------
+    same : np.ndarray [shape=(n, n), dtype=bool]
+        False on the diagonal.
+    """
+    flat = levels.reshape(len(levels), -1)
+    # Without the mean spectrum, or every two windows of music look alike.
+    flat = flat - levels.mean(axis=1, keepdims=True).repeat(levels.shape[1], 1).reshape(flat.shape)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-9
+    same = flat @ flat.T > threshold
+    np.fill_diagonal(same, False)
+    return same
+
+
+class WindowBatches:
+    """Windows of all kinds of sound, as they are, for the autoencoder."""
+
+    def __init__(
+        self,
+        sources: Sequence[PcmCache],
+        weights: Sequence[float],
+        spec: FeatureSpec,
+        inputs: LevelInput,
+        n_excerpts: int = 64,
+        n_each: int = 4,
+        seed: int = 0,
+    ) -> None:
+        self.sources, self.spec, self.inputs = sources, spec, inputs
+        self.weights = np.asarray(weights) / np.sum(weights)
+        self.n_excerpts, self.n_each, self.seed = n_excerpts, n_each, seed
+
+    def batch(self, number: int) -> Batch:
+        """Windows ``number``: one array of levels [shape=(n, window_frames, n_bands)]."""
+        rng = np.random.default_rng([self.seed, number])
+        spec, windows = self.spec, []
+        n_samples = spec.window_length + (self.n_each - 1) * spec.window_hop
+        for which in rng.choice(len(self.sources), self.n_excerpts, p=self.weights):
+            frames = log_mel(self.sources[which].excerpt(n_samples, rng), spec)
+            starts = spec.hop_frames * np.arange(self.n_each)
+            windows += [frames[s : s + spec.window_frames] for s in starts]
+        return (self.inputs(np.stack(windows)),)
+
+
+def prefetch(
+    batches: Batches, first: int, last: int, depth: int = 4
+) -> Generator[Batch, None, None]:
+    """Batches ``first`` to ``last - 1``, made ahead in a thread."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def produce() -> None:
+        try:
+            for number in range(first, last):
+                item = batches.batch(number)
+                while not stop.is_set():
+                    try:
+                        ready.put(item, timeout=0.5)
+                        break
+                    except queue.Full:
+                        continue
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=produce, daemon=True, name="batches").start()
+    try:
+        for _ in range(first, last):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def fit(
+    models: dict[str, Any],
+    loss: Callable[..., dict[str, Any]],
+    batches: Batches,
+    held_back: Batches,
+    config: TrainingConfig,
+    out: Path,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> None:
+    """Train, checkpoint, log; go on from the last checkpoint in ``out`` if there is one.
+
+    Parameters
+    ----------
+    models : dict of keras.Model
+        What is trained, by the name it has in the checkpoint.
+    loss : callable
+        ``loss(batch, training, step)`` gives a dict of scalars; ``"loss"`` is minimised.
+    batches, held_back : Batches
+        To fit, and to watch (batch 0 only; never trained on).
+    out : Path
+        Gets ``checkpoints/`` and ``logs/`` (TensorBoard).
+    progress : callable, optional
+        Called with the step and its figures.
+    """
+    import keras
+    import tensorflow as tf
+
+    step = tf.Variable(0, dtype=tf.int64)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, config.steps, warmup_target=config.learning_rate, warmup_steps=config.steps // 20
+    )
+    optimizer = keras.optimizers.Adam(schedule)
+    variables = [v for model in models.values() for v in model.trainable_variables]
+    optimizer.build(variables)
+    checkpoint = tf.train.Checkpoint(step=step, optimizer=optimizer, **models)
+    manager = tf.train.CheckpointManager(checkpoint, str(out / "checkpoints"), max_to_keep=2)
+    if manager.latest_checkpoint:
+        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+
+    @tf.function
+    def train_step(batch: Batch, number: Any) -> dict[str, Any]:
+        with tf.GradientTape() as tape:
+            figures = loss(batch, True, number)
+        gradients = tape.gradient(figures["loss"], variables)
+        optimizer.apply(gradients, variables)
+        return figures
+
+    @tf.function
+    def watch(batch: Batch, number: Any) -> dict[str, Any]:
+        return loss(batch, False, number)
+
+    watched = tuple(tf.constant(a) for a in held_back.batch(0))
+    logs = tf.summary.create_file_writer(str(out / "logs"))
+    first = int(step)
+    feed = prefetch(batches, first, config.steps)
+    with logs.as_default():
+        for number in range(first, config.steps):
+            asked = time.perf_counter()
+            batch = tuple(tf.constant(a) for a in next(feed))
+            waited = time.perf_counter() - asked
+            figures = {k: float(v) for k, v in train_step(batch, tf.constant(number)).items()}
+            step.assign(number + 1)
+            # How much of the step went into waiting for the teacher.
+            figures["waited"] = waited / (time.perf_counter() - asked)
+            if (number + 1) % config.checkpoint_every == 0 or number + 1 == config.steps:
+                manager.save()
+                seen = watch(watched, tf.constant(number))
+                figures |= {f"dev_{k}": float(v) for k, v in seen.items()}
+            for name, value in figures.items():
+                tf.summary.scalar(name, value, step=number)
+            if progress:
+                progress(number + 1, figures)
+    feed.close()

@@ -1,0 +1,1 @@
+"""Vectors in, matches out: the catalog, the FAISS index, matching. No Beam, no TensorFlow."""

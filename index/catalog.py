@@ -1,0 +1,386 @@
+"""The catalog: a folder of Parquet parts and of index generations.
+
+::
+
+    CATALOG/catalog.json                 format version, FeatureSpec, encoders
+    CATALOG/recordings/part-*.parquet    one row for every input, good or bad
+    CATALOG/windows/part-*.parquet       the windows of the recordings part of the same name
+    CATALOG/index/<generation>/          an index; index/CURRENT names the live one
+
+A recordings part is the commit of its windows part: windows without their twin do not exist for
+a reader. The rows of one input may stand in several parts, when it changed between runs of
+ingest; that of the latest run counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from encoders.errors import CatalogError
+from index.config import CatalogConfig
+from index.schema import FORMAT_VERSION, RECORDINGS, Status
+from index.storage import (
+    TEMPORARY,
+    PartWriter,
+    publish,
+    sync_folder,
+    temporary_name,
+    write_atomically,
+    write_error,
+)
+from index.windows import join_spans, read_spans
+
+_META = "catalog.json"
+_LOCK = ".lock"
+_CURRENT = "CURRENT"
+
+
+class Catalog:
+    """An open catalog. Reading needs no lock; :meth:`writer_lock` is for whoever writes.
+
+    >>> catalog = Catalog.open("my-catalog")
+    >>> catalog.recordings(["uri", "status"]).to_pylist()
+    """
+
+    def __init__(self, path: Path, config: CatalogConfig) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, path: str | Path, config: CatalogConfig) -> Catalog:
+        """Make a catalog in a new or empty folder.
+
+        Raises
+        ------
+        CatalogError
+            If the folder holds something else, or cannot be written to.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            strangers = [p.name for p in path.iterdir() if not _is_debris(p)]
+            if strangers:
+                raise CatalogError(
+                    f"{path} is not empty and not a catalog (it holds {min(strangers)}): "
+                    "choose another folder"
+                )
+            for folder in ("recordings", "windows", "index"):
+                (path / folder).mkdir(exist_ok=True)
+        except OSError as error:
+            raise CatalogError(f"cannot make a catalog in {path}: {error.strerror}") from None
+        with write_atomically(path / _META) as file:
+            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: str | Path, expected: CatalogConfig | None = None) -> Catalog:
+        """Open a catalog.
+
+        Parameters
+        ----------
+        path : str or Path
+        expected : CatalogConfig, optional
+            What the caller is going to write or search with.
+
+        Raises
+        ------
+        CatalogError
+            If there is none, or it is damaged, of another version, or not as expected.
+        """
+        path = Path(path)
+        try:
+            content = json.loads((path / _META).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CatalogError(
+                f"no catalog at {path}: make one with 'earmark ingest INPUT… --catalog {path}'"
+            ) from None
+        except OSError as error:
+            raise CatalogError(f"cannot read {path / _META}: {error.strerror}") from None
+        except ValueError as error:
+            raise CatalogError(f"{path / _META} is damaged: {error}") from None
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise CatalogError(
+                f"{path} has catalog format {version}, and this version of earmark reads "
+                f"{FORMAT_VERSION}: ingest again into a new folder, or use the version of earmark "
+                "that made it"
+            )
+        try:
+            config = CatalogConfig.from_dict(content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CatalogError(f"{path / _META} is damaged: {error!r}") from None
+        if expected is not None and (differences := config.differences(expected)):
+            raise CatalogError(
+                f"{path} was made with other settings ({'; '.join(differences)}): "
+                "use the same ones, or ingest into a new folder"
+            )
+        return cls(path, config)
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a catalog is at ``path``."""
+        return (Path(path) / _META).is_file()
+
+    @contextlib.contextmanager
+    def writer_lock(self) -> Iterator[None]:
+        """Be the only writer. The lock goes with the process, however that ends.
+
+        Raises
+        ------
+        CatalogError
+            At once if another process is writing.
+        """
+        import filelock
+
+        try:
+            with filelock.FileLock(self.path / _LOCK, timeout=0):
+                yield
+        except filelock.Timeout:
+            raise CatalogError(
+                f"another process is writing to {self.path}: wait for it to end"
+            ) from None
+
+    def clean(self) -> None:
+        """Remove what a killed writer left behind. Only under :meth:`writer_lock`."""
+        for folder in (self.path, *(self.path / f for f in ("recordings", "windows", "index"))):
+            folder.mkdir(exist_ok=True)
+            for path in folder.glob(f".*{TEMPORARY}"):
+                _remove(path)
+        committed = set(self.parts())
+        for path in (self.path / "windows").glob("part-*.parquet"):
+            if path.name not in committed:
+                path.unlink()
+
+    def parts(self) -> list[str]:
+        """Names of the committed parts, those of earlier runs first."""
+        return sorted(p.name for p in (self.path / "recordings").glob("part-*.parquet"))
+
+    def has_part(self, name: str) -> bool:
+        """Whether a part has been committed."""
+        return (self.path / "recordings" / name).exists()
+
+    @property
+    def content_key(self) -> str:
+        """Changes whenever a part is added or removed."""
+        return hashlib.sha256("\n".join(self.parts()).encode()).hexdigest()[:12]
+
+    def next_run(self) -> int:
+        """Number of the next run of ingest."""
+        parts = self.parts()
+        return 1 + (int(parts[-1].split("-")[1]) if parts else 0)
+
+    def part_writer(self) -> PartWriter:
+        """Writer of a new part."""
+        return PartWriter(self.path, self.config.windows_schema, self.config.recordings_schema)
+
+    def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The current row of every input, sorted by uri.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Of ``index.schema.RECORDINGS``. [default: all]
+        """
+        names = list(columns) if columns is not None else RECORDINGS.names
+        table = self._read_recordings([*dict.fromkeys([*names, "uri"])])
+        return table.filter(table["current"]).sort_by("uri").select(names)
+
+    def run_recordings(self, run: int) -> pa.Table:
+        """All the rows that one run of ingest has committed so far."""
+        parts = [name for name in self.parts() if name.startswith(run_prefix(run))]
+        return self._read_recordings(RECORDINGS.names, parts).select(RECORDINGS.names)
+
+    def indexed_recordings(self) -> pa.Table:
+        """Recordings that have windows, each once, in the order of :meth:`iter_windows`.
+
+        The same bytes under several names are one recording, under the first of the names.
+
+        Returns
+        -------
+        table : pa.Table
+            recording_id, uri, seconds, n_windows, labels, part.
+        """
+        chosen = self._read_indexed()
+        parts = pa.array(self.parts(), pa.string())
+        return pa.table(
+            {
+                "recording_id": chosen["recording_id"],
+                "uri": chosen["uri"],
+                "seconds": chosen["seconds_decoded"],
+                "n_windows": chosen["n_windows"],
+                "labels": chosen["labels"],
+                "part": parts.take(chosen["part"].combine_chunks()),
+            }
+        )
+
+    def iter_windows(
+        self, columns: Sequence[str], batch_size: int = 4096
+    ) -> Iterator[pa.RecordBatch]:
+        """The windows of :meth:`indexed_recordings`, in its order; each recording's in time order.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            Of ``config.windows_schema``.
+        batch_size : int
+            Rows in memory at a time, and at most in a batch.
+
+        Raises
+        ------
+        CatalogError
+            If a part is missing or damaged.
+        """
+        chosen = self._read_indexed()
+        names = self.parts()
+        part_of_row = chosen["part"].to_numpy()
+        first, n = chosen["first_window"].to_numpy(), chosen["n_windows"].to_numpy()
+        for part in np.unique(part_of_row):
+            mine = part_of_row == part
+            spans = join_spans(first[mine], first[mine] + n[mine])
+            path = self.path / "windows" / names[part]
+            yield from read_spans(path, spans, columns, batch_size, self.config)
+
+    def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
+        # Adds: part (number in parts()), current (not superseded by a later run).
+        names = self.parts() if parts is None else parts
+        files = [str(self.path / "recordings" / name) for name in names]
+        if not files:
+            empty = RECORDINGS.empty_table().select(columns)
+            return empty.append_column("part", pa.array([], pa.int32())).append_column(
+                "current", pa.array([], pa.bool_())
+            )
+        try:
+            dataset = ds.dataset(files, RECORDINGS, "parquet", filesystem=pa.fs.LocalFileSystem())
+            table = dataset.to_table([*columns, "__filename"])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise CatalogError(f"{self.path / 'recordings'} is damaged: {error}") from None
+        by_file = pc.dictionary_encode(table["__filename"].combine_chunks())
+        numbers = {name: number for number, name in enumerate(names)}
+        of_file = [numbers[Path(file).name] for file in by_file.dictionary.to_pylist()]
+        part = pa.array(of_file, pa.int32()).take(by_file.indices)
+        table = table.select(columns).append_column("part", part)
+        order = pa.array(np.arange(table.num_rows))
+        last = (
+            pa.table({"uri": table["uri"], "order": order})
+            .group_by("uri")
+            .aggregate([("order", "max")])["order_max"]
+        )
+        return table.append_column("current", pc.is_in(order, last.combine_chunks()))
+
+    def _read_indexed(self) -> pa.Table:
+        # Adds: first_window, where the windows of a recording begin in their part.
+        columns = ["recording_id", "uri", "seconds_decoded", "n_windows", "status", "labels"]
+        table = self._read_recordings(columns)
+        part, n = table["part"].to_numpy(), table["n_windows"].to_numpy()
+        ends = np.cumsum(n)
+        starts_of_parts = np.flatnonzero(np.diff(part, prepend=-1))
+        before = (ends - n)[starts_of_parts]
+        first = ends - n - np.repeat(before, np.diff(np.append(starts_of_parts, len(n))))
+        table = table.append_column("first_window", pa.array(first, pa.int64()))
+        table = table.append_column("order", pa.array(np.arange(len(n))))
+        usable = pc.and_(
+            table["current"],
+            pc.and_(pc.not_equal(table["status"], Status.FAILED.value), pc.greater(n, 0)),
+        )
+        by_uri = table.filter(usable).sort_by("uri")
+        _, firsts = np.unique(by_uri["recording_id"].to_numpy(), return_index=True)
+        return by_uri.take(firsts).sort_by("order")
+
+    def n_bytes(self) -> int:
+        """Bytes on disk of all files."""
+        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+
+    def current_generation(self) -> Path | None:
+        """Folder of the live index, if there is one."""
+        try:
+            name = (self.path / "index" / _CURRENT).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        folder = self.path / "index" / name
+        return folder if name and folder.is_dir() else None
+
+    def index_is_current(self) -> bool:
+        """Whether the live index was built from the parts there are now."""
+        generation = self.current_generation()
+        return generation is not None and generation.name.endswith(f"-{self.content_key}")
+
+    @contextlib.contextmanager
+    def new_generation(self) -> Iterator[Path]:
+        """A folder to build an index in, published on leaving. Only under :meth:`writer_lock`.
+
+        The generation before stays, for readers that have just opened it; older ones go.
+        """
+        root = self.path / "index"
+        previous = self.current_generation()
+        published = sorted(p for p in root.glob("[0-9]*-*") if p.is_dir())
+        number = 1 + (int(published[-1].name.split("-")[0]) if published else 0)
+        final = root / f"{number:06d}-{self.content_key}"
+        building = temporary_name(final)
+        building.mkdir(parents=True)
+        try:
+            yield building
+            for file in building.iterdir():
+                _sync_file(file)
+            sync_folder(building)
+            publish(building, final)
+            with write_atomically(root / _CURRENT) as current:
+                current.write(f"{final.name}\n".encode())
+        except OSError as error:
+            raise write_error(root, error) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        for folder in published:
+            if folder != previous:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_prefix(run: int) -> str:
+    """How the names of the parts of one run of ingest begin."""
+    return f"part-{run:06d}-"
+
+
+def part_name(run: int, config: CatalogConfig, identities: Sequence[object]) -> str:
+    """Name of a part: the same inputs and settings in the same run give the same name.
+
+    Parameters
+    ----------
+    run : int
+    config : CatalogConfig
+    identities : sequence
+        (uri, bytes, time of change) of every input, JSON-serialisable.
+    """
+    content = json.dumps([config.sha256, list(identities)])
+    return f"{run_prefix(run)}{hashlib.sha256(content.encode()).hexdigest()[:16]}.parquet"
+
+
+def _is_debris(path: Path) -> bool:
+    # What a writer killed before catalog.json was there can have left.
+    return (
+        path.name == _LOCK
+        or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
+        or (path.name in ("recordings", "windows", "index") and not any(path.iterdir()))
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

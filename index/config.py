@@ -1,0 +1,110 @@
+"""What every row of a catalog has in common: features, encoders, what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from encoders.features import FeatureSpec
+from index.schema import FORMAT_VERSION, RECORDINGS, windows_schema
+
+# Key of the configuration in the metadata of every Parquet file.
+_METADATA_KEY = b"earmark"
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderInfo:
+    """Which encoder made a column of vectors."""
+
+    name: str
+    sha256: str
+    precision: str
+    dim: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CatalogConfig:
+    """What every row of a catalog has in common.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    fingerprint, latent : EncoderInfo
+    keep_mfcc : str
+        ``"summary"``, or ``"full"`` for every MFCC frame as well.
+    """
+
+    spec: FeatureSpec
+    fingerprint: EncoderInfo
+    latent: EncoderInfo
+    keep_mfcc: str = "summary"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``catalog.json``."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "spec": self.spec.to_dict(),
+            "encoders": {
+                "fingerprint": dataclasses.asdict(self.fingerprint),
+                "latent": dataclasses.asdict(self.latent),
+            },
+            "keep_mfcc": self.keep_mfcc,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> CatalogConfig:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            spec=FeatureSpec(**content["spec"]),
+            fingerprint=EncoderInfo(**content["encoders"]["fingerprint"]),
+            latent=EncoderInfo(**content["encoders"]["latent"]),
+            keep_mfcc=content["keep_mfcc"],
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all of it, but for the encoders' names."""
+        content = self.to_dict()
+        for encoder in content["encoders"].values():
+            del encoder["name"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def windows_schema(self) -> pa.Schema:
+        """Schema of the windows parts."""
+        frames = self.spec.window_frames if self.keep_mfcc == "full" else 0
+        schema = windows_schema(self.fingerprint.dim, self.latent.dim, self.spec.n_mfcc, frames)
+        return schema.with_metadata(self._metadata)
+
+    @property
+    def recordings_schema(self) -> pa.Schema:
+        """Schema of the recordings parts."""
+        return RECORDINGS.with_metadata(self._metadata)
+
+    @property
+    def _metadata(self) -> dict[bytes, bytes]:
+        return {_METADATA_KEY: json.dumps(self.to_dict(), sort_keys=True).encode()}
+
+    def differences(self, other: CatalogConfig) -> list[str]:
+        """What sets two configurations apart, in words: ``"<what>: <mine>, not <the other's>"``."""
+        found = []
+        for role in ("fingerprint", "latent"):
+            mine, theirs = getattr(self, role), getattr(other, role)
+            if mine.sha256 != theirs.sha256:
+                found.append(
+                    f"{role} encoder: {mine.name} ({mine.sha256[:12]}), "
+                    f"not {theirs.name} ({theirs.sha256[:12]})"
+                )
+            elif mine.precision != theirs.precision:
+                found.append(f"{role} precision: {mine.precision}, not {theirs.precision}")
+        for field in dataclasses.fields(FeatureSpec):
+            a, b = getattr(self.spec, field.name), getattr(other.spec, field.name)
+            if a != b:
+                found.append(f"{field.name}: {a}, not {b}")
+        if self.keep_mfcc != other.keep_mfcc:
+            found.append(f"MFCCs kept: {self.keep_mfcc}, not {other.keep_mfcc}")
+        return found

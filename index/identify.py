@@ -1,0 +1,168 @@
+"""Which recording is this, and where in it? A clip in, matches out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soxr
+
+from encoders.audio import open_audio
+from encoders.bundle import Bundle, load_bundle
+from encoders.errors import CatalogError
+from encoders.features import SILENCE_DB, FeatureSpec, stream_windows
+from index.catalog import Catalog
+from index.match import STEPS, Scored, find_alignments, score_alignments
+from index.schema import Match
+from index.search import FingerprintIndex
+
+
+class Identifier:
+    """Looks clips up in a catalog.
+
+    >>> identifier = Identifier("my-catalog")
+    >>> for match in identifier.identify("clip.ogg"):
+    ...     print(match.reference, match.reference_start_s, match.score)
+
+    Parameters
+    ----------
+    catalog : str or Path
+    bundle : str or Path, optional
+        Folder of the fingerprint encoder, when it is not one of those that come with earmark.
+
+    Raises
+    ------
+    CatalogError
+        If there is no catalog, no index, or it was made by an encoder that is not at hand.
+    """
+
+    def __init__(self, catalog: str | Path, bundle: str | Path | None = None) -> None:
+        self.catalog = Catalog.open(catalog)
+        wanted = self.catalog.config.fingerprint
+        self.bundle: Bundle = load_bundle(bundle or wanted.name, wanted.precision)
+        if self.bundle.sha256 != wanted.sha256:
+            raise CatalogError(
+                f"{catalog} was made by the encoder {wanted.name} {wanted.sha256[:12]}, and "
+                f"{self.bundle.folder} holds {self.bundle.sha256[:12]}: name the folder of the "
+                "right one with --encoder, or ingest again into a new catalog"
+            )
+        self.spec: FeatureSpec = dataclasses.replace(
+            self.bundle.spec, window_hop=self.bundle.spec.window_hop // STEPS
+        )
+        self.index = FingerprintIndex.open(self.catalog)
+
+    def identify(
+        self,
+        clip: str | os.PathLike[str] | bytes | BinaryIO | np.ndarray,
+        sample_rate: int | None = None,
+        top: int = 5,
+        threshold: float | None = None,
+        name: str | None = None,
+    ) -> list[Match]:
+        """Find a clip.
+
+        Parameters
+        ----------
+        clip : path, bytes, open file, or np.ndarray [shape=(n,) or (n, channels)]
+        sample_rate : int, optional
+            Of an array, in Hz.
+        top : int
+            At most this many matches.
+        threshold : float, optional
+            Scores below it are not reported; 0 gives the best candidates whatever their score.
+            [default: the encoder's own]
+        name : str, optional
+            What the matches call the query. [default: the path]
+
+        Returns
+        -------
+        matches : list of Match
+            Best first; empty when nothing is found.
+
+        Raises
+        ------
+        AudioError
+            If the clip gives no audio.
+        """
+        if isinstance(clip, np.ndarray):
+            if sample_rate is None:
+                raise ValueError("an array needs its sample_rate")
+            mono = clip if clip.ndim == 1 else clip.mean(axis=1)
+            signal = soxr.resample(mono.astype(np.float32), sample_rate, self.spec.sample_rate)
+            return self._identify(name or "array", [signal], top, threshold)
+        if name is None:
+            name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
+        with open_audio(clip, self.spec.sample_rate) as audio:
+            return self._identify(name, audio.blocks(), top, threshold)
+
+    def fingerprint(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
+        """Query fingerprints of a mono signal at ``spec.sample_rate``, and its seconds.
+
+        Returns
+        -------
+        fingerprints : np.ndarray [shape=(n, dim), dtype=float32]
+            Zero where the signal is silent.
+        seconds : float
+        """
+        n_samples = 0
+
+        def counted() -> Iterable[np.ndarray]:
+            nonlocal n_samples
+            for block in blocks:
+                n_samples += len(block)
+                yield block
+
+        batches = [np.empty((0, self.bundle.dim), np.float32)]
+        for _, windows in stream_windows(counted(), self.spec):
+            fingerprints = self.bundle.encode(windows)
+            fingerprints[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
+            batches.append(fingerprints)
+        return np.concatenate(batches), n_samples / self.spec.sample_rate
+
+    def candidates(self, blocks: Iterable[np.ndarray]) -> tuple[list[Scored], float]:
+        """All rescored alignments of a signal, best first, and its seconds."""
+        queries, seconds = self.fingerprint(blocks)
+        alignments = find_alignments(queries, self.index)
+        return score_alignments(alignments, self.index, self.bundle.calibration), seconds
+
+    def _identify(
+        self, name: str, blocks: Iterable[np.ndarray], top: int, threshold: float | None
+    ) -> list[Match]:
+        least = self.bundle.calibration.threshold if threshold is None else threshold
+        scored, seconds = self.candidates(blocks)
+        found = [s for s in scored if s.score >= least][:top]
+        return [self._match(name, rank, s, seconds) for rank, s in enumerate(found, 1)]
+
+    def _match(self, name: str, rank: int, scored: Scored, seconds: float) -> Match:
+        a = scored.alignment
+        step = self.spec.window_hop / self.spec.sample_rate
+        length = self.spec.window_length / self.spec.sample_rate
+        reference_seconds = self.index.seconds(a.recording)
+        query_start = a.first * step
+        # A query's last windows may end up to a step before it does.
+        query_end = min(seconds, a.last * step + length + step)
+        # Where the reference begins after the query, or ends before it, so does the match.
+        reference_start = step * a.reference_step(a.first)
+        if reference_start < 0:
+            query_start -= reference_start / a.speed
+            reference_start = 0.0
+        reference_end = reference_start + (query_end - query_start) * a.speed
+        if reference_end > reference_seconds:
+            query_end -= (reference_end - reference_seconds) / a.speed
+            reference_end = reference_seconds
+        return Match(
+            query=name,
+            rank=rank,
+            reference=self.index.uri(a.recording),
+            recording_id=self.index.recording_id(a.recording),
+            query_start_s=round(query_start, 3),
+            query_end_s=round(query_end, 3),
+            reference_start_s=round(reference_start, 3),
+            reference_end_s=round(reference_end, 3),
+            score=round(scored.score, 4),
+            speed=round(a.speed, 3),
+        )

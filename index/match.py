@@ -1,0 +1,271 @@
+"""Hits to matches: which recording, from where to where, and how sure.
+
+Query windows are taken ``STEPS`` times as densely as reference windows, so that the alignment of a
+query with a recording is a whole number of query steps: ``lag = STEPS * j - i`` for reference
+window ``j`` and query window ``i``. Hits vote for lags; the lags with the most votes are rescored
+with all windows of the sequence, at several speeds; the evidence becomes a score.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from encoders.bundle import Calibration
+from index.search import FingerprintIndex
+
+STEPS = 4
+"""Query windows per reference hop."""
+
+N_HITS = 20
+"""Neighbours looked up for each query window."""
+
+N_CANDIDATES = 12
+"""Alignments that are rescored."""
+
+MAX_SEARCHED = 48
+"""Query windows that are looked up, evenly spread; all are used to rescore."""
+
+_SPEEDS = np.array([1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05, 0.94, 1.06])
+# Another speed must explain the query better than this much over speed 1.
+_SPEED_GAIN = 0.03
+# Speeds differ by less than a query step in shorter queries.
+_MIN_STEPS_FOR_SPEED = 3 * 2 * STEPS
+# Windows of a stretch that agree less than this are not part of it.
+_MIN_SIMILARITY = 0.3
+# References this similar to each other at the same place are the same sound twice.
+_SAME_SOUND = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """A query laid against a recording.
+
+    Attributes
+    ----------
+    recording : int
+        Its number in the index.
+    lag : float
+        Reference minus query time at the start of the query, in query steps.
+    speed : float
+        Seconds of the reference that pass in a second of the query.
+    similarity : float
+        Mean inner product over the stretch that agrees.
+    first, last : int
+        First and last query window of that stretch.
+    n_pairs : int
+        Window pairs compared.
+    """
+
+    recording: int
+    lag: float
+    speed: float
+    similarity: float
+    first: int
+    last: int
+    n_pairs: int
+
+    def reference_step(self, query_step: float) -> float:
+        """Place in the reference, in query steps, of a place in the query."""
+        return self.lag + self.speed * query_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """An alignment and how sure it is, 0 to 1."""
+
+    alignment: Alignment
+    score: float
+    similarity: float
+    margin: float
+
+
+def find_alignments(queries: np.ndarray, index: FingerprintIndex) -> list[Alignment]:
+    """Align a query with the recordings of an index.
+
+    Parameters
+    ----------
+    queries : np.ndarray [shape=(n, dim), dtype=float32]
+        Fingerprints at ``STEPS`` times the reference rate; zero where the query is silent.
+    index : FingerprintIndex
+
+    Returns
+    -------
+    alignments : list of Alignment
+        Most similar first.
+    """
+    sounding = np.flatnonzero(np.any(queries != 0, axis=1))
+    if len(sounding) == 0 or index.info.n_rows == 0:
+        return []
+    n = min(MAX_SEARCHED, len(sounding))
+    searched = sounding[np.linspace(0, len(sounding) - 1, n).round().astype(int)]
+    scores, rows = index.search(queries[searched], N_HITS)
+    candidates = vote(searched, scores, rows, index)
+    alignments = [rescore(queries, index, recording, lag) for recording, lag in candidates]
+    found = [a for a in alignments if a is not None]
+    return _distinct(sorted(found, key=lambda a: -a.similarity))
+
+
+def vote(
+    searched: np.ndarray, scores: np.ndarray, rows: np.ndarray, index: FingerprintIndex
+) -> list[tuple[int, int]]:
+    """Alignments that most hits speak for.
+
+    Parameters
+    ----------
+    searched : np.ndarray [shape=(n,)]
+        Query window of each line of ``scores`` and ``rows`` [shape=(n, k)].
+
+    Returns
+    -------
+    candidates : list of (recording, lag)
+        Most votes first.
+    """
+    hit = rows >= 0
+    steps = np.broadcast_to(searched[:, None], rows.shape)[hit]
+    recordings = index.recording_of(rows[hit])
+    lags = STEPS * (rows[hit] - index.first_rows[recordings]) - steps
+    # Cubed, a few close neighbours outweigh many far ones.
+    weights = np.maximum(scores[hit], 0.0) ** 3
+    # A query step or two of drift, as a change of speed causes, is still one alignment.
+    bins = np.stack([recordings, lags // STEPS], axis=1)
+    unique, inverse = np.unique(bins, axis=0, return_inverse=True)
+    votes = np.bincount(inverse.ravel(), weights)
+    neighbour = np.zeros_like(votes)
+    adjacent = (np.diff(unique[:, 0]) == 0) & (np.diff(unique[:, 1]) == 1)
+    neighbour[1:][adjacent] = votes[:-1][adjacent]
+    neighbour[:-1][adjacent] = np.maximum(neighbour[:-1][adjacent], votes[1:][adjacent])
+    best = np.argsort(-(votes + neighbour), kind="stable")[:N_CANDIDATES]
+    return [(int(unique[b, 0]), int(unique[b, 1]) * STEPS + STEPS // 2) for b in best]
+
+
+def rescore(
+    queries: np.ndarray, index: FingerprintIndex, recording: int, lag: int
+) -> Alignment | None:
+    """Lay the whole query against a recording near ``lag``; None where they do not meet."""
+    vectors = index.fingerprints(recording)
+    reach = len(queries) // 10 if len(queries) >= _MIN_STEPS_FOR_SPEED else 0
+    first = max(0, (lag - 2 * STEPS - reach) // STEPS)
+    last = min(len(vectors), (lag + len(queries) + 2 * STEPS + reach) // STEPS + 1)
+    if first >= last:
+        return None
+    # [shape=(n_queries, n_references)]: every alignment is a walk through this table.
+    table = queries @ vectors[first:last].astype(np.float32).T
+    lags = np.arange(lag - 2 * STEPS, lag + 2 * STEPS + 1) - STEPS * first
+    speeds = _SPEEDS if len(queries) >= _MIN_STEPS_FOR_SPEED else _SPEEDS[:1]
+    profiles = _mean_similarity(table, lags, speeds)
+    best = profiles.max(axis=1)
+    chosen = int(np.argmax(best - _SPEED_GAIN * (speeds != 1.0)))
+    if not np.isfinite(best[chosen]):
+        return None
+    profile, speed = profiles[chosen], float(speeds[chosen])
+    peak = int(np.argmax(profile))
+    steps = np.round((STEPS * np.arange(last - first) - lags[peak]) / speed).astype(int)
+    met = np.flatnonzero((steps >= 0) & (steps < len(queries)))
+    steps, pairs = steps[met], table[steps[met], met]
+    start, end = _stretch(pairs)
+    kept = pairs[start:end]
+    return Alignment(
+        recording=recording,
+        lag=float(lags[peak]) + STEPS * first + _refine(profile, peak),
+        speed=speed,
+        similarity=float(kept.mean()),
+        # Up to a reference hop lies before the first pair and after the last.
+        first=0 if start == 0 else int(steps[start]),
+        last=len(queries) - 1 if end == len(pairs) else int(steps[end - 1]),
+        n_pairs=len(kept),
+    )
+
+
+def _mean_similarity(table: np.ndarray, lags: np.ndarray, speeds: np.ndarray) -> np.ndarray:
+    # Mean along every straight walk through the table [shape=(n_speeds, n_lags)]; -inf where
+    # less than about half of the query meets the reference, of which nothing can be concluded.
+    n_steps, n_references = table.shape
+    references = np.arange(n_references)
+    steps = (STEPS * references - lags[:, None]) / speeds[:, None, None]
+    steps = np.round(steps).astype(int)
+    inside = (steps >= 0) & (steps < n_steps)
+    met = inside.sum(axis=2)
+    sums = np.where(inside, table[np.clip(steps, 0, n_steps - 1), references], 0.0).sum(axis=2)
+    enough = (met > 0) & (2 * STEPS * met >= n_steps - STEPS)
+    return np.where(enough, sums / np.maximum(met, 1), -np.inf)
+
+
+def _stretch(pairs: np.ndarray) -> tuple[int, int]:
+    # From the first to the last pair that agrees.
+    agreeing = np.flatnonzero(pairs >= _MIN_SIMILARITY)
+    if len(agreeing) == 0:
+        return 0, len(pairs)
+    return int(agreeing[0]), int(agreeing[-1]) + 1
+
+
+def _refine(profile: np.ndarray, peak: int) -> float:
+    # Vertex of the parabola through the peak and its nearest neighbours that have a value.
+    for distance in (1, STEPS):
+        left, right = peak - distance, peak + distance
+        if left < 0 or right >= len(profile):
+            continue
+        a, b, c = profile[left], profile[peak], profile[right]
+        if np.isfinite(a) and np.isfinite(c) and a + c - 2 * b < 0:
+            return float(np.clip(0.5 * (a - c) / (a + c - 2 * b), -0.5, 0.5)) * distance
+    return 0.0
+
+
+def _distinct(alignments: list[Alignment]) -> list[Alignment]:
+    # Neighbouring lags of one recording lead to the same place: keep the best.
+    kept: list[Alignment] = []
+    for a in alignments:
+        near = (b for b in kept if b.recording == a.recording)
+        if all(abs(a.lag - b.lag) > STEPS for b in near):
+            kept.append(a)
+    return kept
+
+
+def score_alignments(
+    alignments: list[Alignment], index: FingerprintIndex, calibration: Calibration
+) -> list[Scored]:
+    """Turn evidence into scores.
+
+    The evidence is the similarity of the sequence, its margin over the best *other* sound, and the
+    number of windows. The same sound indexed twice is not another sound.
+
+    Parameters
+    ----------
+    alignments : list of Alignment
+        From :func:`find_alignments`.
+    """
+    scored = []
+    for a in alignments:
+        others = (
+            b.similarity
+            for b in alignments
+            if b.recording != a.recording and not _same_sound(a, b, index)
+        )
+        margin = a.similarity - max(others, default=0.0)
+        evidence = (
+            calibration.intercept
+            + calibration.similarity * a.similarity
+            + calibration.margin * margin
+            + calibration.length * float(np.log(a.n_pairs))
+        )
+        score = 1.0 / (1.0 + np.exp(-np.clip(evidence, -50, 50)))
+        scored.append(Scored(a, float(score), a.similarity, margin))
+    return sorted(scored, key=lambda s: -s.score)
+
+
+def _same_sound(a: Alignment, b: Alignment, index: FingerprintIndex) -> bool:
+    middle = (a.first + a.last) / 2
+    steps = np.linspace(a.first, a.last, num=min(8, a.last - a.first + 1)) if a.last else [middle]
+    similarities = []
+    for step in steps:
+        vectors = []
+        for alignment in (a, b):
+            window = round(alignment.reference_step(float(step)) / STEPS)
+            stored = index.fingerprints(alignment.recording)
+            if not 0 <= window < len(stored):
+                break
+            vectors.append(stored[window].astype(np.float32))
+        if len(vectors) == 2:
+            similarities.append(float(vectors[0] @ vectors[1]))
+    return bool(similarities) and float(np.mean(similarities)) > _SAME_SOUND

@@ -1,0 +1,121 @@
+"""Every Arrow schema, once. Each writer and each reader takes it from here.
+
+Integer samples inside (at the FeatureSpec's rate); seconds only at the edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+"""Version of the catalog on disk; a catalog of another version is refused."""
+
+
+class Status(str, enum.Enum):
+    """What became of an input."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+RECORDINGS = pa.schema(
+    [
+        # Hash of the bytes (blake2b, 128 bits, hex); null when no byte could be read.
+        pa.field("recording_id", pa.string()),
+        # As given to ingest; links are not resolved.
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("n_bytes", pa.int64()),
+        # With n_bytes the identity of an input: a file that changed is ingested again.
+        pa.field("modified_ns", pa.int64()),
+        pa.field("container", pa.string()),
+        pa.field("codec", pa.string()),
+        pa.field("sample_rate", pa.int64()),
+        pa.field("channels", pa.int64()),
+        # What the container promises; null when it promises nothing.
+        pa.field("seconds_expected", pa.float64()),
+        pa.field("seconds_decoded", pa.float64(), nullable=False),
+        pa.field("n_windows", pa.int64(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        # Where it went wrong: list, open, probe, decode, encode. Null when all is well.
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+        # From the manifest; "title" and "label" are what the tools show.
+        pa.field("labels", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+
+def windows_schema(
+    fingerprint_dim: int, latent_dim: int, n_mfcc: int, full_mfcc_frames: int = 0
+) -> pa.Schema:
+    """Schema of the windows of a catalog.
+
+    Parameters
+    ----------
+    fingerprint_dim, latent_dim : int
+        Sizes of the two embeddings.
+    n_mfcc : int
+        Coefficients; the summary holds their means, then their standard deviations.
+    full_mfcc_frames : int
+        Frames per window when every MFCC frame is kept as well, else 0.
+    """
+    fields = [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("start_sample", pa.int64(), nullable=False),
+        # The loudest mel band, dB re full scale; windows below features.SILENCE_DB hold no sound.
+        pa.field("peak_db", pa.float32(), nullable=False),
+        pa.field("fingerprint", pa.list_(pa.float32(), fingerprint_dim), nullable=False),
+        pa.field("latent", pa.list_(pa.float32(), latent_dim), nullable=False),
+        pa.field("mfcc", pa.list_(pa.float32(), 2 * n_mfcc), nullable=False),
+    ]
+    if full_mfcc_frames:
+        # Row-major: frame by frame.
+        fields.append(
+            pa.field(
+                "mfcc_frames", pa.list_(pa.float32(), full_mfcc_frames * n_mfcc), nullable=False
+            )
+        )
+    return pa.schema(fields)
+
+
+ROWS = pa.schema(
+    [
+        # One line per indexed recording, not per window: FAISS row numbers
+        # first_row .. first_row + n_rows - 1 are its windows in time order.
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("first_row", pa.int64(), nullable=False),
+        pa.field("n_rows", pa.int64(), nullable=False),
+        pa.field("labels", pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""The row table of one index generation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A stretch of a query found in a recording. Times in seconds.
+
+    ``rank`` counts from 1, best first. A query without any match is one ``Match`` with rank 0
+    and ``reference`` None, so that every query gives at least one line.
+    """
+
+    query: str
+    rank: int
+    reference: str | None
+    recording_id: str | None = None
+    query_start_s: float | None = None
+    query_end_s: float | None = None
+    reference_start_s: float | None = None
+    reference_end_s: float | None = None
+    score: float | None = None
+    speed: float | None = None
+
+    def to_dict(self) -> dict[str, str | int | float | None]:
+        """The JSON-lines contract, in its order."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,165 @@
+"""Files that appear whole or not at all, and the writer of one part of a catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from encoders.errors import CatalogError
+
+TEMPORARY = ".tmp"
+"""Suffix of unfinished files and folders; the next ingest removes them."""
+
+# Windows per Parquet row group: some megabytes, which is what a writer holds in memory.
+_ROWS_PER_GROUP = 4096
+
+
+def write_error(path: Path, error: OSError) -> CatalogError:
+    """The sentence for a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CatalogError(
+            f"disk full: free space on the file system of {path} and run the same command again; "
+            "nothing is half-written"
+        )
+    return CatalogError(
+        f"cannot write to {path}: {error.strerror or error}; nothing is half-written, "
+        "run the same command again when that is solved"
+    )
+
+
+def temporary_name(path: Path) -> Path:
+    """A new hidden name beside ``path``."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder survive a power cut."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished and synced file or folder its name."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its name only when it is complete and on disk.
+
+    Raises
+    ------
+    CatalogError
+        If the disk is full or refuses; the temporary file is gone then.
+    """
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class PartWriter:
+    """Writes one part: windows as they come, then, as the commit, the rows of the recordings.
+
+    Used as a context manager; leaving it without :meth:`commit` leaves nothing behind.
+
+    Parameters
+    ----------
+    root : Path
+        The catalog's folder.
+    windows_schema, recordings_schema : pa.Schema
+    """
+
+    def __init__(self, root: Path, windows_schema: pa.Schema, recordings_schema: pa.Schema) -> None:
+        self._folders = root / "windows", root / "recordings"
+        self._recordings_schema = recordings_schema
+        self._pending: list[pa.RecordBatch] = []
+        self._n_pending = 0
+        self._temporary = temporary_name(self._folders[0] / "part")
+        try:
+            self._file = self._temporary.open("xb")
+            self._writer = pq.ParquetWriter(self._file, windows_schema, compression="zstd")
+        except OSError as error:
+            self._discard()
+            raise write_error(root, error) from error
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._discard()
+
+    def write_windows(self, batch: pa.RecordBatch) -> None:
+        """Add windows; those of a recording together and in time order."""
+        self._pending.append(batch)
+        self._n_pending += batch.num_rows
+        if self._n_pending >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def commit(self, name: str, recordings: pa.Table) -> None:
+        """Give the part its name: first its windows, then its recordings.
+
+        Parameters
+        ----------
+        name : str
+            File name, the same in both folders.
+        recordings : pa.Table
+            Rows in the order in which their windows were written.
+        """
+        self._flush()
+        windows_folder, recordings_folder = self._folders
+        try:
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            publish(self._temporary, windows_folder / name)
+        except OSError as error:
+            raise write_error(windows_folder, error) from error
+        with write_atomically(recordings_folder / name) as file:
+            pq.write_table(recordings.cast(self._recordings_schema), file, compression="zstd")
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        table = pa.Table.from_batches(self._pending)
+        self._pending, self._n_pending = [], 0
+        try:
+            self._writer.write_table(table.combine_chunks())
+        except OSError as error:
+            raise write_error(self._folders[0], error) from error
+
+    def _discard(self) -> None:
+        # Closing writes the Parquet footer, which a full disk refuses.
+        with contextlib.suppress(OSError, AttributeError):
+            self._writer.close()
+        with contextlib.suppress(OSError, AttributeError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Beam jobs and the ``earmark`` command, thin over ``index`` and ``encoders``."""

@@ -1,0 +1,69 @@
+"""The ``earmark`` command. Subcommands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from encoders.errors import EarmarkError
+
+# Name, module of pipelines.commands, and what it does.
+COMMANDS = {
+    "demo": "See it work on the tracks that come with earmark.",
+    "ingest": "Ingest audio into a catalog.",
+    "identify": "Find out which recording a clip is from, and where in it.",
+    "info": "Show what a catalog holds.",
+    "failures": "List the inputs that failed or are incomplete.",
+    "index": "Build the index of a catalog again.",
+    "train": "Train an encoder.",
+    "calibrate": "Fit the score of matches to a catalog.",
+}
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Knows its subcommands by name, so that ``earmark --help`` starts at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"pipelines.commands.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all is well, 1 some inputs failed, 2 wrong use or an error, "
+    "3 too many failures, 130 interrupted.",
+)
+@click.version_option(package_name="earmark")
+def cli() -> None:
+    """Find any sound again: ingest a corpus of audio, then identify clips of it."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit. Expected errors are one sentence, without a traceback."""
+    try:
+        code = cli.main(args, prog_name="earmark", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = EXIT_INTERRUPTED
+    except EarmarkError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = EXIT_ERROR
+    sys.exit(code or 0)

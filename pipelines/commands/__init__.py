@@ -1,0 +1,1 @@
+"""The subcommands of ``earmark``, one module each; heavy imports inside the functions."""

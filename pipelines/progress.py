@@ -1,0 +1,209 @@
+"""How far an ingest is: counters that the threads share, and their live display."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, TextIO
+
+from encoders.errors import EarmarkError
+from index.schema import Status
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Seconds between two looks at the counters: on a terminal, and between plain lines.
+_LIVE_INTERVAL = 0.25
+_PLAIN_INTERVAL = 10.0
+
+
+class Interrupted(Exception):
+    """The run ends now; what a shard has not committed is given up."""
+
+
+@dataclasses.dataclass
+class Counts:
+    """Inputs done so far."""
+
+    files: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+class RunState:
+    """What the threads of one run share in one process.
+
+    Parameters
+    ----------
+    max_failures : int, optional
+        More failed inputs than that end the run after the files in hand.
+    """
+
+    def __init__(self, max_failures: int | None = None) -> None:
+        self.max_failures = max_failures
+        self.stopped = False
+        self.interrupted = False
+        self.error: EarmarkError | None = None
+        self._aborted = False
+        self._counts = Counts()
+        self._lock = threading.Lock()
+
+    def add_seconds(self, seconds: float) -> None:
+        """Count decoded audio."""
+        with self._lock:
+            self._counts.seconds += seconds
+
+    def add_file(self, status: str) -> None:
+        """Count an input; too many failures stop the run."""
+        with self._lock:
+            self._counts.files += 1
+            self._counts.failed += status == Status.FAILED
+            if self.max_failures is not None and self._counts.failed > self.max_failures:
+                self.stopped = True
+
+    def counts(self) -> Counts:
+        """A consistent copy of the counters."""
+        with self._lock:
+            return dataclasses.replace(self._counts)
+
+    def abort(self, error: BaseException) -> None:
+        """End all shards at their next batch of windows."""
+        if isinstance(error, KeyboardInterrupt):
+            self.interrupted = True
+        elif isinstance(error, EarmarkError) and self.error is None:
+            self.error = error
+        self._aborted = True
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` once the run has been aborted."""
+        if self._aborted:
+            raise Interrupted
+
+
+@contextlib.contextmanager
+def live_display(
+    n_inputs: int, counts: Callable[[], Counts], stream: TextIO | None = None
+) -> Iterator[None]:
+    """Show the counters while the body runs: a bar on a terminal, else a line every 10 s.
+
+    Parameters
+    ----------
+    n_inputs : int
+    counts : callable
+        Gives the counters; called from a thread of its own.
+    stream : TextIO, optional
+        [default: standard error]
+    """
+    stream = stream or sys.stderr
+    show = _bar if stream.isatty() else _lines
+    ended = threading.Event()
+    thread = threading.Thread(target=show, args=(n_inputs, counts, stream, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(timeout=5.0)
+
+
+@contextlib.contextmanager
+def task_display(
+    description: str, stream: TextIO | None = None
+) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+    """Show one task that reports its own steps: a bar on a terminal, else a line every 10 s.
+
+    Yields
+    ------
+    show : callable
+        ``show(done, total, figures)``.
+    """
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _progress(stream, "{task.fields[figures]} · ETA") as progress:
+            task = progress.add_task(description, total=None, figures="")
+
+            def update(done: int, total: int, figures: Mapping[str, float]) -> None:
+                words = _figures(figures)
+                progress.update(task, completed=done, total=total, figures=words)
+
+            yield update
+        return
+    last = time.monotonic()
+
+    def line(done: int, total: int, figures: Mapping[str, float]) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PLAIN_INTERVAL or done == total:
+            last = time.monotonic()
+            words = _figures(figures)
+            print(f"{description}: {done:,} of {total:,} {words}".rstrip(), file=stream, flush=True)
+
+    yield line
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in figures.items())
+
+
+def format_hours(seconds: float) -> str:
+    """Audio time for a person: ``"0.25 h"``."""
+    return f"{seconds / 3600:.2f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
+
+
+def _describe(counts: Counts, elapsed: float) -> str:
+    speed = counts.seconds / max(elapsed, 1e-3)
+    return f"{format_hours(counts.seconds)} audio · {speed:,.0f} × real time"
+
+
+def _lines(
+    n_inputs: int, counts: Callable[[], Counts], stream: TextIO, ended: threading.Event
+) -> None:
+    begin = time.monotonic()
+    while not ended.wait(_PLAIN_INTERVAL):
+        now, elapsed = counts(), time.monotonic() - begin
+        eta = elapsed * (n_inputs - now.files) / now.files if now.files else None
+        print(
+            f"{now.files:,} of {n_inputs:,} files · {now.failed:,} failed · "
+            f"{_describe(now, elapsed)}" + (f" · {eta:,.0f} s to go" if eta is not None else ""),
+            file=stream,
+            flush=True,
+        )
+
+
+def _bar(
+    n_inputs: int, counts: Callable[[], Counts], stream: TextIO, ended: threading.Event
+) -> None:
+    begin = time.monotonic()
+    columns = "files · {task.fields[failed]} failed · {task.fields[audio]} · ETA"
+    with _progress(stream, columns) as progress:
+        task = progress.add_task("Ingesting", total=n_inputs, failed=0, audio="")
+        last = False
+        while not last:
+            last = ended.wait(_LIVE_INTERVAL)
+            now = counts()
+            audio = _describe(now, time.monotonic() - begin)
+            progress.update(task, completed=now.files, failed=now.failed, audio=audio)
+
+
+def _progress(stream: TextIO, columns: str) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(columns),
+        TimeRemainingColumn(),
+        console=Console(file=stream),
+        transient=True,
+    )
