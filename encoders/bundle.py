@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -45,6 +46,26 @@ class Calibration:
     margin: float = 10.0
     length: float = 0.5
     threshold: float = 0.5
+
+    def score(self, similarity: float, margin: float, n_pairs: int) -> float:
+        """Score of a match.
+
+        Parameters
+        ----------
+        similarity : float
+            Mean inner product of the aligned fingerprints.
+        margin : float
+            How much that is above the best other sound.
+        n_pairs : int
+            Fingerprints aligned.
+        """
+        evidence = (
+            self.intercept
+            + self.similarity * similarity
+            + self.margin * margin
+            + self.length * math.log(n_pairs)
+        )
+        return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, evidence))))
 
 
 class Network:
@@ -208,6 +229,12 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
     files = {p.name: _file_hash(p) for p in sorted(folder.glob("*.tflite"))}
     content = {"format_version": FORMAT_VERSION, **meta, "files": files}
     (folder / "bundle.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Store a new calibration in a bundle; its hash, and so the catalogs made with it, stay."""
+    meta = _read_meta(folder) | {"calibration": dataclasses.asdict(calibration)}
+    (folder / "bundle.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

@@ -36,6 +36,8 @@ _MIN_STEPS_FOR_SPEED = 3 * 2 * STEPS
 _MIN_SIMILARITY = 0.3
 # References this similar to each other at the same place are the same sound twice.
 _SAME_SOUND = 0.75
+# Moments of the query at which that is looked at.
+_SAMPLES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +230,8 @@ def score_alignments(
     """Turn evidence into scores.
 
     The evidence is the similarity of the sequence, its margin over the best *other* sound, and the
-    number of windows. The same sound indexed twice is not another sound.
+    number of windows. The same sound indexed twice is not another sound; nor is a place in the
+    same recording that fits less well.
 
     Parameters
     ----------
@@ -240,32 +243,26 @@ def score_alignments(
         others = (
             b.similarity
             for b in alignments
-            if b.recording != a.recording and not _same_sound(a, b, index)
+            if (b.recording != a.recording or b.similarity > a.similarity)
+            and not _same_sound(a, b, index)
         )
         margin = a.similarity - max(others, default=0.0)
-        evidence = (
-            calibration.intercept
-            + calibration.similarity * a.similarity
-            + calibration.margin * margin
-            + calibration.length * float(np.log(a.n_pairs))
-        )
-        score = 1.0 / (1.0 + np.exp(-np.clip(evidence, -50, 50)))
-        scored.append(Scored(a, float(score), a.similarity, margin))
+        score = calibration.score(a.similarity, margin, a.n_pairs)
+        scored.append(Scored(a, score, a.similarity, margin))
     return sorted(scored, key=lambda s: -s.score)
 
 
 def _same_sound(a: Alignment, b: Alignment, index: FingerprintIndex) -> bool:
-    middle = (a.first + a.last) / 2
-    steps = np.linspace(a.first, a.last, num=min(8, a.last - a.first + 1)) if a.last else [middle]
+    # What the two recordings hold where the query was found in them.
     similarities = []
-    for step in steps:
-        vectors = []
-        for alignment in (a, b):
-            window = round(alignment.reference_step(float(step)) / STEPS)
-            stored = index.fingerprints(alignment.recording)
-            if not 0 <= window < len(stored):
-                break
-            vectors.append(stored[window].astype(np.float32))
-        if len(vectors) == 2:
+    for step in np.linspace(a.first, a.last, _SAMPLES):
+        vectors = [_stored(index, alignment, step) for alignment in (a, b)]
+        if vectors[0] is not None and vectors[1] is not None:
             similarities.append(float(vectors[0] @ vectors[1]))
     return bool(similarities) and float(np.mean(similarities)) > _SAME_SOUND
+
+
+def _stored(index: FingerprintIndex, alignment: Alignment, step: float) -> np.ndarray | None:
+    stored = index.fingerprints(alignment.recording)
+    window = round(alignment.reference_step(step) / STEPS)
+    return stored[window].astype(np.float32) if 0 <= window < len(stored) else None

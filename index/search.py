@@ -97,6 +97,10 @@ class FingerprintIndex:
         """Its name, as given to ingest."""
         return str(self._rows["uri"][recording].as_py())
 
+    def uris(self) -> list[str]:
+        """The names of all recordings."""
+        return [str(uri) for uri in self._rows["uri"].to_pylist()]
+
     def recording_id(self, recording: int) -> str:
         """Its content hash."""
         return str(self._rows["recording_id"][recording].as_py())

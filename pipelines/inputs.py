@@ -242,7 +242,7 @@ class _Lister:
             if suffix in MANIFEST_SUFFIXES and labels is None and FileSystems.exists(uri):
                 yield from self._expand_manifest(uri)
                 return
-            matched = FileSystems.match([uri])[0].metadata_list
+            matched = [] if uri.endswith("/") else FileSystems.match([uri])[0].metadata_list
             named = bool(matched) and not glob.has_magic(uri)
             if not matched:
                 below = FileSystems.match([uri.rstrip("/") + "/**"])[0].metadata_list

@@ -110,8 +110,6 @@ class AudioStream:
         resampler: MonoResampler | None = None
         seconds = 0.0
         for mono, rate in self._decoder.blocks():
-            if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
-                break
             if resampler is None or resampler.rate_in != rate:
                 if resampler is not None:
                     yield from resampler.finish()
@@ -121,16 +119,16 @@ class AudioStream:
             self.seconds_decoded = seconds - self._decoder.seconds_missing
             yield from resampler.push(mono)
         if resampler is None:
-            reason = self._source.error or self._decoder.errors or self._promise.fault
+            reason = self._source.error or self._promise.verdict or self._decoder.errors
             raise AudioError("decode", "no audio samples" + (f" ({reason})" if reason else ""))
         yield from resampler.finish()
         self.problem = self._verdict()
 
     def _silence_bad_samples(self, mono: np.ndarray) -> None:
         # One pass in the common case: the sum of squares is finite and small only if all are.
-        if np.dot(mono, mono) < _MAX_AMPLITUDE:
-            return
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.dot(mono, mono) < _MAX_AMPLITUDE:
+                return
             bad = ~(np.abs(mono) < _MAX_AMPLITUDE)
         mono[bad] = 0.0
         self._n_bad_samples += int(np.count_nonzero(bad))
@@ -141,13 +139,13 @@ class AudioStream:
         is_short = (
             expected is not None and self.seconds_decoded < expected - self._decoder.tolerance
         )
-        kind = "truncated" if promise.is_cut else "damaged"
+        kind = promise.kind
         if is_short and promise.fault is None and not promise.is_cut:
             kind = "truncated or damaged"
         if is_short:
             problems.append(f"{kind}: {self.seconds_decoded:.2f} of {expected:.2f} s decoded")
         elif promise.fault is not None:
-            problems.append(f"{kind}: {promise.fault}, {self.seconds_decoded:.2f} s decoded")
+            problems.append(f"{promise.verdict}, {self.seconds_decoded:.2f} s decoded")
         if self._source.error is not None:
             problems.append(f"reading failed: {self._source.error}")
         if self._decoder.errors is not None:
@@ -213,10 +211,7 @@ def _open_decoder(source: Source, found: Probe) -> Decoder:
     try:
         decoder = _first_that_opens(source, found)
     except DecoderError as error:
-        fault = found.promise.fault
-        if fault is not None and found.promise.is_cut:
-            fault = f"truncated: {fault}"
-        reason = source.error or fault or str(error)
+        reason = source.error or found.promise.verdict or str(error)
         raise AudioError("probe", f"{found.container}: {reason}") from error
     unusable = None
     if decoder.channels < 1:

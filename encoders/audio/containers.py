@@ -28,13 +28,23 @@ class Promise:
     """Why the file cannot be whole."""
     is_cut: bool = False
     """The fault is that bytes lack at the end."""
-    is_chained: bool = False
-    """Several streams one after the other (Ogg); libsndfile knows only the first."""
+    needs_ffmpeg: bool = False
+    """libsndfile would miss audio that FFmpeg finds."""
 
     @classmethod
     def cut(cls, reason: str, seconds: float | None = None) -> Promise:
         """A file that lacks bytes at the end."""
         return cls(seconds, reason, is_cut=True)
+
+    @property
+    def kind(self) -> str:
+        """The word for the fault."""
+        return "truncated" if self.is_cut else "damaged"
+
+    @property
+    def verdict(self) -> str | None:
+        """The fault with its kind, for a person."""
+        return f"{self.kind}: {self.fault}" if self.fault is not None else None
 
 
 def _chunks(source: Source, byteorder: str) -> Iterator[tuple[bytes, int, int]]:
@@ -51,7 +61,14 @@ def _chunks(source: Source, byteorder: str) -> Iterator[tuple[bytes, int, int]]:
 
 def _is_placeholder(length: int) -> bool:
     """Whether a writer that could not go back left this length: it means "to the end"."""
-    return length == 0 or length >= 0xFFFFFF00 or 0x7FFFEF00 <= length <= 0x80000000
+    return length >= 0xFFFFFF00 or 0x7FFFEF00 <= length <= 0x80000000
+
+
+def _is_chunk(source: Source, position: int) -> bool:
+    """Whether a whole RIFF chunk, or the end of the file, is at a position."""
+    head = source.read_at(position, 8)
+    end = position + 8 + int.from_bytes(head[4:], "little")
+    return len(head) < 8 or (head[:4].isascii() and end <= source.size)
 
 
 def riff(source: Source) -> Promise:
@@ -70,6 +87,8 @@ def riff(source: Source) -> Promise:
         elif name == b"data":
             if length == 0xFFFFFFFF and long_length:
                 length = long_length
+            if length == 0 and not _is_chunk(source, start):
+                return Promise(needs_ffmpeg=True)
             if start + length <= source.size or (_is_placeholder(length) and length != long_length):
                 return Promise()
             seconds = length / bytes_per_second if bytes_per_second else None
@@ -112,6 +131,8 @@ def mp3(source: Source, start: int, first: mpeg.Frame) -> Promise:
         promise.seconds = n_samples / first.sample_rate
         # Some writers count the tags too.
         promise.is_cut |= n_bytes > 1.01 * (source.size - start)
+    # libsndfile's mpg123 gives up after 1 KB of garbage, and prints what it thinks of it.
+    promise.needs_ffmpeg = promise.fault is not None or promise.is_cut
     return promise
 
 
@@ -160,7 +181,9 @@ def ogg(source: Source) -> Promise:
         promise = Promise()
     if n_foreign or n_missing:
         promise.fault = f"{n_missing} pages are missing, {n_foreign} bytes are not Ogg"
-    promise.is_chained = is_chained
+    # libsndfile decodes only the first of several streams, and where pages are lost it moves the
+    # rest forward.
+    promise.needs_ffmpeg = is_chained or n_foreign > 0 or n_missing > 0
     return promise
 
 

@@ -257,15 +257,13 @@ class AvDecoder:
         in_a_row = 0
         while in_a_row < _MAX_FAILURES_IN_A_ROW:
             try:
-                packet = next(packets)
-                frames = packet.decode()
+                frames = next(packets).decode()
             except StopIteration:
                 break
             except self._failure:
                 self._n_bad, in_a_row = self._n_bad + 1, in_a_row + 1
                 packets = self._container.demux(self._stream)
                 continue
-            self._n_bad += bool(packet.is_corrupt)
             in_a_row = 0
             yield from frames
         errors = []

@@ -43,6 +43,8 @@ class Source:
         try:
             self.size = self._file.seek(0, os.SEEK_END)
             self._file.seek(0)
+            if not isinstance(self._file.read(0), bytes):
+                raise ValueError("it gives text")
         except (AttributeError, OSError, ValueError) as error:
             self.close()
             raise AudioError("open", f"not a seekable binary file ({_text(error)})") from error

@@ -1,0 +1,269 @@
+"""What the world does to sound keeps its time, and does what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from encoders.degrade import (
+    CODECS,
+    World,
+    add_noise,
+    change_speed,
+    colored_noise,
+    filter_response,
+    microphone,
+    reverberate,
+    shipped_rooms,
+    simulate_rooms,
+    transcode,
+)
+
+RATE = 16_000
+SIX_MS = 96
+"""The look-ahead of the speech codecs; a frame is 31 ms, so that no frame moves."""
+
+Degrade = Callable[[np.ndarray, int], np.ndarray]
+
+WAYS: dict[str, Degrade] = {
+    "noise": lambda x, seed: add_noise(x, white(len(x), seed), 5.0),
+    "room": lambda x, seed: reverberate(x, shipped_rooms()[seed % len(shipped_rooms())]),
+    "microphone": lambda x, seed: microphone(x, RATE, np.random.default_rng(seed)),
+    "equalizer": lambda x, seed: filter_response(x, np.linspace(1.0, 0.1, 65)),
+    "world": lambda x, seed: world()(x, np.random.default_rng(seed)),
+    **{name: lambda x, seed, name=name: transcode(x, RATE, name) for name in CODECS},
+}
+
+
+def white(n_samples: int, seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal(n_samples, dtype=np.float32)
+
+
+def world(**settings: float) -> World:
+    return World(RATE, [], shipped_rooms(), **settings)
+
+
+@pytest.fixture(scope="module")
+def clip(music: tuple[np.ndarray, int]) -> np.ndarray:
+    """3 s of music."""
+    return music[0][8 * RATE : 11 * RATE]
+
+
+def lag(before: np.ndarray, after: np.ndarray) -> int:
+    """Samples by which ``after`` is late: the peak of the phase correlation (GCC-PHAT)."""
+    size = scipy.fft.next_fast_len(2 * len(before), real=True)
+    cross = scipy.fft.rfft(after, size) * np.conj(scipy.fft.rfft(before, size))
+    frequencies = scipy.fft.rfftfreq(size, 1 / RATE)
+    heard = (frequencies > 300) & (frequencies < 3000)  # Every codec passes these.
+    correlation = scipy.fft.irfft(np.where(heard, cross / (np.abs(cross) + 1e-12), 0), size)
+    at = int(np.argmax(np.abs(correlation)))
+    return at if at < size // 2 else at - size
+
+
+def band_power(signal: np.ndarray, low: float, high: float) -> float:
+    """Power between two frequencies in Hz."""
+    frequencies = np.fft.rfftfreq(len(signal), 1 / RATE)
+    spectrum = np.abs(np.fft.rfft(signal)) ** 2
+    return float(spectrum[(frequencies >= low) & (frequencies < high)].sum())
+
+
+def test_lag_measures() -> None:
+    noise = white(RATE)
+    assert lag(noise, np.concatenate([np.zeros(120, np.float32), noise[:-120]])) == 120
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_length_type_and_time_stay(name: str, clip: np.ndarray) -> None:
+    before = clip.copy()
+    after = WAYS[name](clip, 3)
+    assert after.shape == clip.shape
+    assert after.dtype == np.float32
+    assert np.isfinite(after).all()
+    assert abs(lag(clip, after)) <= SIX_MS
+    assert not np.array_equal(after, clip)
+    np.testing.assert_array_equal(clip, before)  # Its input is left alone.
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_silence_stays_quiet(name: str) -> None:
+    after = WAYS[name](np.zeros(RATE, np.float32), 3)
+    assert after.shape == (RATE,)
+    assert np.abs(after).max() < 1e-3  # GSM's idle noise is 5e-4.
+
+
+@pytest.mark.parametrize("snr_db", [-3.0, 0.0, 12.5])
+def test_noise_has_the_asked_ratio(snr_db: float, clip: np.ndarray) -> None:
+    added = add_noise(clip, white(len(clip)), snr_db) - clip
+    power_ratio = np.mean(np.square(clip, dtype=np.float64)) / np.mean(np.square(added, dtype="f8"))
+    assert 10 * np.log10(power_ratio) == pytest.approx(snr_db, abs=1e-3)
+
+
+def test_silent_noise_adds_nothing(clip: np.ndarray) -> None:
+    np.testing.assert_array_equal(add_noise(clip, np.zeros_like(clip), 0.0), clip)
+
+
+@pytest.mark.parametrize(("exponent", "db_per_octave"), [(0.0, 0.0), (1.0, -3.01), (2.0, -6.02)])
+def test_colored_noise_has_its_slope(exponent: float, db_per_octave: float) -> None:
+    noise = colored_noise(8 * RATE + 1, exponent, np.random.default_rng(0))
+    assert noise.shape == (8 * RATE + 1,)
+    assert noise.dtype == np.float32
+    # Density in two bands whose centres are three octaves apart.
+    ratio = band_power(noise, 3800, 4200) / band_power(noise, 475, 525) / 8
+    assert 10 * np.log10(ratio) / 3 == pytest.approx(db_per_octave, abs=0.2)
+
+
+def test_flat_response_changes_nothing(clip: np.ndarray) -> None:
+    odd = clip[:30_011]  # A prime: the transform is longer than the signal.
+    np.testing.assert_allclose(filter_response(odd, np.ones(65)), odd, atol=1e-6)
+
+
+def test_response_has_gain_by_frequency_and_no_delay() -> None:
+    signal = white(4 * RATE)
+    after = filter_response(signal, np.array([1.0, 1.0, 0.1, 0.1, 0.1]))  # 0, 2, 4, 6, 8 kHz
+    assert band_power(after, 200, 1800) == pytest.approx(band_power(signal, 200, 1800), rel=0.01)
+    high = band_power(after, 5000, 7500) / band_power(signal, 5000, 7500)
+    assert high == pytest.approx(0.01, rel=0.01)
+    assert lag(signal, after) == 0
+
+
+def test_microphone_limits_the_band_and_bends_peaks(clip: np.ndarray) -> None:
+    noise = white(4 * RATE)
+    for seed in range(4):
+        after = microphone(noise, RATE, np.random.default_rng(seed))
+        middle = band_power(after, 500, 2500) / band_power(noise, 500, 2500)
+        assert band_power(after, 0, 40) / band_power(noise, 0, 40) < 0.2 * middle
+    # Soft clipping makes overtones where a pure tone had none.
+    tone = 0.5 * np.sin(2 * np.pi * 700 * np.arange(RATE) / RATE).astype(np.float32)
+    heard = microphone(tone, RATE, np.random.default_rng(0))
+    assert band_power(heard, 2050, 2150) > 1e3 * band_power(tone, 2050, 2150)
+
+
+def test_direct_sound_keeps_its_place_and_level() -> None:
+    click = np.zeros(RATE, np.float32)
+    click[4000] = 0.5
+    late = np.zeros(2000, np.float32)
+    late[300], late[900] = -1.0, 0.4  # The strongest tap is not the first, and is negative.
+    after = reverberate(click, late)
+    assert int(np.argmax(np.abs(after))) == 4000
+    assert after[4000] == pytest.approx(-0.5, abs=1e-5)
+    assert after[4600] == pytest.approx(0.2, abs=1e-5)
+
+
+@pytest.mark.parametrize("speed", [0.8, 0.96, 1.04, 1.25])
+def test_speed_moves_pitch_and_length(speed: float) -> None:
+    tone = np.sin(2 * np.pi * 1000 * np.arange(2 * RATE) / RATE).astype(np.float32)
+    played = change_speed(tone, speed)
+    assert played.dtype == np.float32
+    assert abs(len(played) - len(tone) / speed) <= 1
+    peak = int(np.argmax(np.abs(np.fft.rfft(played * np.hanning(len(played))))))
+    assert peak * RATE / len(played) == pytest.approx(1000 * speed, abs=1.0)
+
+
+def test_speed_keeps_time(clip: np.ndarray) -> None:
+    click = np.zeros(RATE, np.float32)
+    click[12_000] = 1.0
+    assert int(np.argmax(np.abs(change_speed(click, 1.25)))) == pytest.approx(9600, abs=2)
+    assert int(np.argmax(np.abs(change_speed(click, 1.04)))) == pytest.approx(11_538, abs=2)
+
+
+# The share of white noise above a frequency that is left.
+@pytest.mark.parametrize(
+    ("codec", "above_hz", "left"),
+    [
+        ("mp3-64k", 7000, 0.8),
+        ("mp3-24k", 7000, 0.01),
+        ("opus-12k", 7000, 0.5),
+        ("opus-6k", 5000, 0.01),
+        ("amr-12k", 4200, 1e-3),
+        ("gsm", 4200, 1e-3),
+    ],
+)
+def test_a_codec_limits_the_band(codec: str, above_hz: float, left: float) -> None:
+    noise = white(2 * RATE)
+    after = transcode(noise, RATE, codec)
+    assert band_power(after, above_hz, 8000) < left * band_power(noise, above_hz, 8000)
+    # It is there where speech is: this is a codec, not a mute button.
+    assert band_power(after, 500, 3000) > 0.4 * band_power(noise, 500, 3000)
+
+
+def test_every_codec_is_measured_and_costs_quality(clip: np.ndarray) -> None:
+    error_db = {}
+    for codec in CODECS:
+        error = transcode(clip, RATE, codec) - clip
+        error_db[codec] = 10 * np.log10(np.mean(np.square(error)) / np.mean(np.square(clip)))
+    assert all(value > -35 for value in error_db.values()), error_db
+    # Fewer bits, more error.
+    assert error_db["mp3-24k"] > error_db["mp3-64k"] + 2
+    assert error_db["opus-6k"] > error_db["opus-12k"] + 2
+
+
+def test_a_codec_keeps_the_sound(clip: np.ndarray) -> None:
+    for codec in set(CODECS) - {"amr-12k"}:  # AMR does not keep the waveform.
+        assert np.corrcoef(transcode(clip, RATE, codec), clip)[0, 1] > 0.8, codec
+
+
+def test_shipped_rooms_start_with_the_direct_sound() -> None:
+    rooms = shipped_rooms()
+    assert rooms.dtype == np.float32
+    assert rooms.shape == (8, int(0.6 * RATE))
+    check_rooms(rooms)
+
+
+def test_simulated_rooms() -> None:
+    pytest.importorskip("pyroomacoustics")
+    rooms = simulate_rooms(2, RATE, seed=5)
+    assert rooms.shape == (2, int(0.6 * RATE))
+    assert rooms.dtype == np.float32
+    check_rooms(rooms)
+    np.testing.assert_array_equal(rooms, simulate_rooms(2, RATE, seed=5))
+    assert not np.array_equal(rooms, simulate_rooms(2, RATE, seed=6))
+
+
+def check_rooms(rooms: np.ndarray) -> None:
+    np.testing.assert_array_equal(rooms[:, 0], 1.0)
+    assert (np.abs(rooms) <= 1.0).all()
+    energy = np.square(rooms, dtype=np.float64)
+    assert (energy[:, 100:].sum(axis=1) > 0.02).all()  # It rings
+    assert (energy[:, 6400:].sum(axis=1) < 0.05 * energy[:, :1600].sum(axis=1)).all()  # and dies.
+    assert not np.allclose(rooms[0], rooms[1])
+
+
+def test_the_world_is_random_and_repeatable(clip: np.ndarray) -> None:
+    versions = [world()(clip, np.random.default_rng(seed)) for seed in range(6)]
+    again = world()(clip, np.random.default_rng(3))
+    np.testing.assert_array_equal(again, versions[3])
+    for i, a in enumerate(versions):
+        for b in versions[:i]:
+            assert not np.array_equal(a, b)
+
+
+def test_a_world_without_anything_is_silent_about_it(clip: np.ndarray) -> None:
+    nothing = world(p_room=0, p_noise=0, p_microphone=0, p_codec=0)
+    np.testing.assert_array_equal(nothing(clip, np.random.default_rng(0)), clip)
+
+
+def test_every_part_of_the_world_acts(clip: np.ndarray) -> None:
+    off = {"p_room": 0.0, "p_noise": 0.0, "p_microphone": 0.0, "p_codec": 0.0}
+    for part in off:
+        changed = world(**off | {part: 1.0})(clip, np.random.default_rng(1))
+        assert not np.allclose(changed, clip, atol=1e-3), part
+
+
+def test_the_world_uses_its_noises(clip: np.ndarray) -> None:
+    class Hum:
+        def excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+            return np.sin(2 * np.pi * 1234 * np.arange(n_samples) / RATE).astype(np.float32)
+
+    noisy = World(RATE, [Hum()], shipped_rooms(), (0.0, 0.0), 0.0, 1.0, 0.0, 0.0)
+    ratios = []
+    for seed in range(8):
+        added = noisy(clip, np.random.default_rng(seed)) - clip
+        ratios.append(band_power(added, 1230, 1238) / band_power(added, 0, 8000))
+        snr = np.mean(np.square(clip)) / np.mean(np.square(added))
+        assert snr == pytest.approx(1.0, rel=1e-3)
+    # Some are the hum, some the coloured noise that is always among them.
+    assert max(ratios) > 0.95
+    assert min(ratios) < 0.1
