@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+from _common import measure_audio
 
 from encoders import degrade
-from encoders.audio import load_audio, open_audio
+from encoders.audio import load_audio
 from encoders.corpus import Item
 from encoders.errors import AudioError
 
@@ -72,7 +75,7 @@ def select(items: Sequence[Item], root: Path, split: str, hours: float) -> Selec
     """
 
     def rank(item: Item) -> int:
-        name = item.path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+        name = os.fsencode(os.path.relpath(item.path, root))
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
     def tracks(role: str, of_split: bool) -> list[Item]:
@@ -96,12 +99,8 @@ def select(items: Sequence[Item], root: Path, split: str, hours: float) -> Selec
 def _measured(items: Iterable[Item]) -> list[Track]:
     tracks = []
     for item in items:
-        try:
-            with open_audio(item.path, 16_000) as stream:
-                if stream.info.seconds_expected:
-                    tracks.append(Track(item.path, stream.info.seconds_expected))
-        except AudioError:
-            continue
+        with contextlib.suppress(AudioError):
+            tracks.append(Track(item.path, measure_audio(item.path)[1]))
     return tracks
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -21,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from encoders.audio import AudioInfo, open_audio
+from encoders.bundle import load_bundle
 from encoders.errors import AudioError
 from pipelines.inputs import AUDIO_SUFFIXES
 
@@ -76,12 +79,13 @@ def report(
         f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, "
         f"load {where['load']:.1f}"
     )
-    table = Table(title=title, title_justify="left")
+    click.echo(title)
+    table = Table()
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         content = {"command": sys.argv, "machine": where, **result}
@@ -130,12 +134,32 @@ def earmark(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 
+def catalog_key(uris: Sequence[str], encoder: str, vae: str, precision: str) -> str:
+    """Names a catalog in the cache: other inputs or encoders make another."""
+    hashes = [load_bundle(name, precision).sha256 for name in (encoder, vae)]
+    return hashlib.sha256("\n".join([*uris, *hashes, precision]).encode()).hexdigest()[:12]
+
+
 class AudioFile(NamedTuple):
     """A file that can be opened, and its length in seconds."""
 
     path: Path
     info: AudioInfo
     seconds: float
+
+
+def measure_audio(path: Path) -> tuple[AudioInfo, float]:
+    """What a file is, and its seconds: from its headers, or by decoding it if they do not tell.
+
+    Raises
+    ------
+    AudioError
+    """
+    with open_audio(path, 16_000) as stream:
+        if stream.info.seconds_expected is None:
+            for _ in stream.blocks():
+                pass
+        return stream.info, stream.info.seconds_expected or stream.seconds_decoded
 
 
 def audio_files(
@@ -153,13 +177,10 @@ def audio_files(
     )
     random.Random(seed).shuffle(paths)
     for path in paths:
-        try:
-            with open_audio(path, 16_000) as stream:
-                seconds = stream.info.seconds_expected or 0.0
-                if seconds >= least_seconds:
-                    yield AudioFile(path, stream.info, seconds)
-        except AudioError:
-            continue
+        with contextlib.suppress(AudioError):
+            info, seconds = measure_audio(path)
+            if seconds >= least_seconds:
+                yield AudioFile(path, info, seconds)
 
 
 def choose_hours(files: Iterator[AudioFile], hours: float) -> list[AudioFile]:

@@ -17,7 +17,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dataclasses
-import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from _clips import Clip, Selection, make_clips, select, title_of, world
 from _common import (
     cache_option,
+    catalog_key,
     encoder_option,
     json_option,
     precision_option,
@@ -37,7 +37,6 @@ from _common import (
 )
 
 from encoders import degrade
-from encoders.bundle import load_bundle
 from encoders.corpus import read_corpus
 from index.catalog import Catalog
 from index.identify import Identifier
@@ -146,9 +145,7 @@ def prepare_catalog(
 ) -> Catalog:
     """Ingest the references; a catalog of the same files and encoders is used again."""
     uris = sorted(str(t.path) for t in chosen.references)
-    key = [load_bundle(b, precision).sha256 for b in (encoder, vae)]
-    name = hashlib.sha256("\n".join([*uris, *key, precision]).encode()).hexdigest()[:12]
-    path = cache / f"accuracy-{name}"
+    path = cache / f"accuracy-{catalog_key(uris, encoder, vae, precision)}"
     cache.mkdir(parents=True, exist_ok=True)
     options = IngestOptions(fingerprint=encoder, vae=vae, precision=precision)
     ingest(uris, path, options)

@@ -28,6 +28,7 @@ import soundfile
 from _common import (
     audio_files,
     cache_option,
+    catalog_key,
     choose_hours,
     earmark,
     encoder_option,
@@ -68,14 +69,15 @@ def prepare_catalog(
     """The catalog that is given, or one of ``hours`` of the folders that are."""
     if len(sources) == 1 and Catalog.exists(sources[0]):
         return sources[0]
-    path = cache / f"identify-{hours:g}h-{precision}"
     files = choose_hours(audio_files(sources, 30.0), hours)
     if not files:
         raise click.ClickException("no audio of half a minute or more in these folders")
+    uris = [str(f.path.resolve()) for f in files]
+    path = cache / f"identify-{catalog_key(uris, encoder, vae, precision)}"
     cache.mkdir(parents=True, exist_ok=True)
     # A manifest: the files are too many for a command line.
     manifest = cache / f"{path.name}.jsonl"
-    manifest.write_text("".join(json.dumps({"uri": str(f.path.resolve())}) + "\n" for f in files))
+    manifest.write_text("".join(json.dumps({"uri": uri}) + "\n" for uri in uris))
     options = ["--encoder", encoder, "--vae", vae, "--precision", precision]
     run_measured(earmark("ingest", manifest, "--catalog", path, *options))
     return path
@@ -284,7 +286,7 @@ def main(
         ["Ratio to decoding alone", f"{warm['ratio_to_decode']:.2f} ×"],
         ["Cold, new process", f"{cold['wall_s']:.2f} s ({cold['cpu_s']:.2f} CPU s)"],
         ["Cold, peak memory", f"{cold['peak_rss_mb']:.0f} MB"],
-        ["Right recording", f"{warm['n_right']} of {n_clips}"],
+        ["Right, at default threshold", f"{warm['n_right']} of {n_clips}"],
     ]
     where = "no core pinned" if core is None else "one core"
     info = identifier.index.info

@@ -36,6 +36,7 @@ from _common import (
     earmark,
     encoder_option,
     json_option,
+    measure_audio,
     precision_option,
     report,
     run_measured,
@@ -83,17 +84,9 @@ def choose_files(
         made += file.seconds
     if made:
         notes.append(f"{made / 3600:.2f} h of the mp3 are copies of the vorbis at 128 kbit/s")
-    seconds = {name: _seconds(chosen) for name, chosen in paths.items()}
+    seconds = {n: sum(measure_audio(p)[1] for p in chosen) for n, chosen in paths.items()}
     notes += [f"only {s / 3600:.2f} h of {n}" for n, s in seconds.items() if s < 3600 * hours]
     return {n: p for n, p in paths.items() if p}, seconds, notes
-
-
-def _seconds(paths: Iterable[Path]) -> float:
-    total = 0.0
-    for path in paths:
-        with open_audio(path, 16_000) as stream:
-            total += stream.info.seconds_expected or 0.0
-    return total
 
 
 def mp3_copy(path: Path, cache: Path) -> Path:
@@ -312,11 +305,12 @@ def main(
                 "stages": parts,
                 "fixed_cost_of_a_run_s": fixed,
             }
+            rest = per_hour["ingest, 1 thread"] - sum(parts.values())
             for way, figure in per_hour.items():
                 table[way].append(f"{figure:.2f} ({ratios[way]:.2f} ×)")
-            rest = per_hour["ingest, 1 thread"] - sum(parts.values())
-            for stage, figure in {**parts, "Arrow, Parquet, Beam, index": rest}.items():
-                table[f"  of it {stage}"].append(f"{figure:.2f}")
+                if way == "ingest, 1 thread":
+                    for stage, part in {**parts, "Arrow, Parquet, Beam, index": rest}.items():
+                        table[f"  of it {stage}"].append(f"{part:.2f}")
         result["start_up"] = start_up(one_second, options)
     sources = next(iter(paths.values()))
     lengths = {"10 min": 600.0, f"{long_hours:g} h": 3600 * long_hours}

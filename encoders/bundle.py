@@ -13,11 +13,14 @@ Inference is LiteRT on the CPU; TensorFlow is not needed. No code and no pickle 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -83,7 +86,8 @@ class Network:
     def __init__(self, path: Path) -> None:
         self._model = path.read_bytes()
         self._local = threading.local()
-        self._run(np.zeros((1, *self.input_shape), np.float32))
+        with _without_stderr():
+            self._run(np.zeros((1, *self.input_shape), np.float32))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -135,6 +139,19 @@ class Network:
         return interpreters[batch]
 
 
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    # LiteRT greets every process with a line that nobody asked for, and has no switch for it.
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 class Bundle:
     """A trained encoder, ready to run.
 
@@ -157,17 +174,26 @@ class Bundle:
         self.precision = precision
         meta = _read_meta(folder)
         self.meta = meta
-        self.name = str(meta["name"])
-        self.kind = str(meta["kind"])
-        self.dim = int(meta["dim"])
-        self.spec = FeatureSpec(**meta["spec"])
-        self.inputs = LevelInput(**meta["inputs"])
-        self.calibration = Calibration(**meta.get("calibration", {}))
-        self.sha256 = bundle_hash(meta)
+        try:
+            self.name = str(meta["name"])
+            self.kind = str(meta["kind"])
+            self.dim = int(meta["dim"])
+            self.spec = FeatureSpec(**meta["spec"])
+            self.inputs = LevelInput(**meta["inputs"])
+            self.calibration = Calibration(**meta.get("calibration", {}))
+            self.sha256 = bundle_hash(meta)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{folder / 'bundle.json'} does not describe a bundle: {error}"
+            ) from None
+        if f"{precision}.tflite" not in meta["files"]:
+            raise BundleError(f"the bundle at {folder} has no {precision} network")
         for file, digest in meta["files"].items():
             if _file_hash(folder / file) != digest:
                 raise BundleError(f"{folder / file} is damaged: its hash is not the one recorded")
         self._network = Network(folder / f"{precision}.tflite")
+        if self._network.output_shape[0] < self.dim:
+            raise BundleError(f"{folder} promises {self.dim} dimensions and gives fewer")
 
     def encode(self, windows: np.ndarray) -> np.ndarray:
         """Embed windows.
@@ -247,6 +273,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise BundleError(f"{folder / 'bundle.json'} is not valid JSON: {error}") from None
+    if not isinstance(meta, dict):
+        raise BundleError(f"{folder / 'bundle.json'} does not describe a bundle")
     if meta.get("format_version") != FORMAT_VERSION:
         raise BundleError(
             f"{folder} has bundle format {meta.get('format_version')}, "

@@ -40,12 +40,18 @@ def read_corpus(corpus: Path) -> list[Item]:
     """
     if corpus.is_dir():
         paths = sorted(p for p in corpus.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return [Item(p, "music", _split_by_name(p.relative_to(corpus))) for p in paths]
+        # By the hash of the name, so that a split stays when files are added; never an empty one.
+        ranked = sorted(paths, key=lambda p: _name_hash(p.relative_to(corpus)))
+        first = set(ranked[:1]) if len(ranked) > 1 else set()
+        dev = first | {p for p in paths if _name_hash(p.relative_to(corpus)) < 2**32 // 10}
+        return [Item(p, "music", "dev" if p in dev else "train") for p in paths]
     try:
         with corpus.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
     except OSError as error:
         raise EarmarkError(f"cannot read the corpus {corpus}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise EarmarkError(f"{corpus} is neither a folder nor a CSV") from None
     missing = {"path", "role", "split"} - set(rows[0] if rows else ())
     if missing:
         raise EarmarkError(f"{corpus} lacks the column(s) {', '.join(sorted(missing))}")
@@ -55,9 +61,8 @@ def read_corpus(corpus: Path) -> list[Item]:
     return [Item(corpus.parent / row["path"], row["role"], row["split"]) for row in rows]
 
 
-def _split_by_name(name: Path) -> str:
-    digest = hashlib.blake2b(os.fsencode(name), digest_size=4).digest()
-    return "dev" if int.from_bytes(digest, "big") % 10 == 0 else "train"
+def _name_hash(name: Path) -> int:
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=4).digest(), "big")
 
 
 class PcmCache:
@@ -120,7 +125,7 @@ class PcmCache:
         recording = int(np.searchsorted(self.starts, at, side="right")) - 1
         start, length = self.starts[recording], int(self.lengths[recording])
         if length >= n_samples:
-            first = start + min(at - start, length - n_samples)
+            first = start + (at - start) * (length - n_samples + 1) // length
             pcm = self.samples[first : first + n_samples]
         else:
             pcm = np.resize(self.samples[start : start + length], n_samples)

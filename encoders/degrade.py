@@ -119,12 +119,15 @@ class Codec:
         Hz on the wire.
     bit_rate : int
         Bits per second; 0 = the codec's own.
+    delay : int
+        Samples on the wire by which it is late, beyond what its container makes good.
     """
 
     encoder: str
     container: str
     sample_rate: int
     bit_rate: int = 0
+    delay: int = 0
 
 
 CODECS: dict[str, Codec] = {
@@ -132,7 +135,7 @@ CODECS: dict[str, Codec] = {
     "mp3-24k": Codec("libmp3lame", "mp3", 22_050, 24_000),
     "opus-12k": Codec("libopus", "ogg", 48_000, 12_000),
     "opus-6k": Codec("libopus", "ogg", 48_000, 6_000),
-    "amr-12k": Codec("libopencore_amrnb", "amr", 8_000, 12_200),
+    "amr-12k": Codec("libopencore_amrnb", "amr", 8_000, 12_200, delay=40),
     "gsm": Codec("gsm", "wav", 8_000),
 }
 
@@ -150,10 +153,12 @@ def transcode(signal: np.ndarray, sample_rate: int, codec: str) -> np.ndarray:
     decoded : np.ndarray
         At the same rate and of the same length as ``signal``.
     """
+    if len(signal) == 0:
+        return signal
     wire = CODECS[codec]
     sent = np.clip(_resample(signal, sample_rate, wire.sample_rate), -1.0, 1.0)
     heard = _gsm(sent, wire) if wire.encoder == "gsm" else _ffmpeg(sent, wire)
-    back = _resample(heard, wire.sample_rate, sample_rate)[: len(signal)]
+    back = _resample(heard[wire.delay :], wire.sample_rate, sample_rate)[: len(signal)]
     return np.pad(back, (0, len(signal) - len(back)))
 
 

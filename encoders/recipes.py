@@ -35,8 +35,9 @@ DecodeProgress = Callable[[int, int], None]
 
 def require_training() -> None:
     """Fail with a sentence where the ``train`` extra is not installed."""
-    if importlib.util.find_spec("tensorflow") is None:
-        raise EarmarkError("training needs TensorFlow: pip install 'earmark[train]'")
+    for package in ("tensorflow", "pyroomacoustics"):
+        if importlib.util.find_spec(package) is None:
+            raise EarmarkError(f"training needs {package}: pip install 'earmark[train]'")
 
 
 @dataclasses.dataclass(frozen=True)

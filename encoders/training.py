@@ -6,6 +6,7 @@ same batches as one that was not. TensorFlow is imported by the functions that t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 
 from encoders.corpus import PcmCache
 from encoders.degrade import World, change_speed
+from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec, log_mel
 from encoders.levels import LevelInput
 
@@ -194,20 +196,20 @@ def prefetch(
     ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
     stop = threading.Event()
 
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.5)
+                return
+
     def produce() -> None:
         try:
             for number in range(first, last):
-                item = batches.batch(number)
-                while not stop.is_set():
-                    try:
-                        ready.put(item, timeout=0.5)
-                        break
-                    except queue.Full:
-                        continue
                 if stop.is_set():
                     return
+                put(batches.batch(number))
         except BaseException as error:
-            ready.put(error)
+            put(error)
 
     threading.Thread(target=produce, daemon=True, name="batches").start()
     try:
@@ -257,7 +259,12 @@ def fit(
     checkpoint = tf.train.Checkpoint(step=step, optimizer=optimizer, **models)
     manager = tf.train.CheckpointManager(checkpoint, str(out / "checkpoints"), max_to_keep=2)
     if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        try:
+            checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        except (ValueError, AssertionError):
+            raise EarmarkError(
+                f"{out} holds the checkpoint of another network; choose another --out"
+            ) from None
 
     @tf.function
     def train_step(batch: Batch, number: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Evidence:
     absent: bool
 
 
-def fit_calibration(evidence: list[Evidence], false_accept_rate: float = 1 / 500) -> Calibration:
+def fit_calibration(evidence: list[Evidence], false_accept_rate: float = 0.01) -> Calibration:
     """Fit the score, and the threshold that keeps false accepts rare.
 
     Parameters

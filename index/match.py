@@ -32,10 +32,14 @@ _SPEEDS = np.array([1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1
 _SPEED_GAIN = 0.03
 # Speeds differ by less than a query step in shorter queries.
 _MIN_STEPS_FOR_SPEED = 3 * 2 * STEPS
+# Reference windows that speed and lag are fitted on, evenly spread over a long match.
+_MAX_PROFILED = 512
 # Windows of a stretch that agree less than this are not part of it.
 _MIN_SIMILARITY = 0.3
 # References this similar to each other at the same place are the same sound twice.
-_SAME_SOUND = 0.75
+_SAME_SOUND = 0.85
+# A greater margin says no more; without any other sound it is this.
+_MAX_MARGIN = 0.2
 # Moments of the query at which that is looked at.
 _SAMPLES = 8
 
@@ -53,9 +57,9 @@ class Alignment:
     speed : float
         Seconds of the reference that pass in a second of the query.
     similarity : float
-        Mean inner product over the stretch that agrees.
+        Mean inner product of all pairs compared.
     first, last : int
-        First and last query window of that stretch.
+        First and last query window of the stretch that agrees.
     n_pairs : int
         Window pairs compared.
     """
@@ -147,50 +151,62 @@ def rescore(
 ) -> Alignment | None:
     """Lay the whole query against a recording near ``lag``; None where they do not meet."""
     vectors = index.fingerprints(recording)
-    reach = len(queries) // 10 if len(queries) >= _MIN_STEPS_FOR_SPEED else 0
-    first = max(0, (lag - 2 * STEPS - reach) // STEPS)
-    last = min(len(vectors), (lag + len(queries) + 2 * STEPS + reach) // STEPS + 1)
+    long_enough = len(queries) >= _MIN_STEPS_FOR_SPEED
+    speeds = _SPEEDS if long_enough else _SPEEDS[:1]
+    reach = 2 * STEPS + (len(queries) // 10 if long_enough else 0)
+    first = max(0, (lag - reach) // STEPS)
+    last = min(len(vectors), (lag + len(queries) + reach) // STEPS + 1)
     if first >= last:
         return None
-    # [shape=(n_queries, n_references)]: every alignment is a walk through this table.
-    table = queries @ vectors[first:last].astype(np.float32).T
-    lags = np.arange(lag - 2 * STEPS, lag + 2 * STEPS + 1) - STEPS * first
-    speeds = _SPEEDS if len(queries) >= _MIN_STEPS_FOR_SPEED else _SPEEDS[:1]
-    profiles = _mean_similarity(table, lags, speeds)
+    lags = np.arange(lag - 2 * STEPS, lag + 2 * STEPS + 1)
+    profiles = _profiles(queries, vectors, first, last, lags, speeds)
     best = profiles.max(axis=1)
     chosen = int(np.argmax(best - _SPEED_GAIN * (speeds != 1.0)))
     if not np.isfinite(best[chosen]):
         return None
     profile, speed = profiles[chosen], float(speeds[chosen])
     peak = int(np.argmax(profile))
-    steps = np.round((STEPS * np.arange(last - first) - lags[peak]) / speed).astype(int)
-    met = np.flatnonzero((steps >= 0) & (steps < len(queries)))
-    steps, pairs = steps[met], table[steps[met], met]
+    references = np.arange(first, last)
+    steps = np.round((STEPS * references - lags[peak]) / speed).astype(int)
+    met = (steps >= 0) & (steps < len(queries))
+    steps, references = steps[met], references[met]
+    pairs = np.einsum("nd,nd->n", queries[steps], vectors[references], dtype=np.float32)
     start, end = _stretch(pairs)
-    kept = pairs[start:end]
     return Alignment(
         recording=recording,
-        lag=float(lags[peak]) + STEPS * first + _refine(profile, peak),
+        lag=float(lags[peak]) + _refine(profile, peak),
         speed=speed,
-        similarity=float(kept.mean()),
+        similarity=float(pairs.mean()),
         # Up to a reference hop lies before the first pair and after the last.
         first=0 if start == 0 else int(steps[start]),
         last=len(queries) - 1 if end == len(pairs) else int(steps[end - 1]),
-        n_pairs=len(kept),
+        n_pairs=len(pairs),
     )
 
 
-def _mean_similarity(table: np.ndarray, lags: np.ndarray, speeds: np.ndarray) -> np.ndarray:
-    # Mean along every straight walk through the table [shape=(n_speeds, n_lags)]; -inf where
-    # less than about half of the query meets the reference, of which nothing can be concluded.
-    n_steps, n_references = table.shape
-    references = np.arange(n_references)
+def _profiles(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    first: int,
+    last: int,
+    lags: np.ndarray,
+    speeds: np.ndarray,
+) -> np.ndarray:
+    # Mean similarity at every speed and lag [shape=(n_speeds, n_lags)]; -inf where less than
+    # about half of what could meet does, of which nothing can be concluded.
+    references = np.unique(np.linspace(first, last - 1, min(last - first, _MAX_PROFILED)).round())
+    references = references.astype(int)
+    # Every alignment is a walk through this table.
+    table = queries @ vectors[references].astype(np.float32).T
     steps = (STEPS * references - lags[:, None]) / speeds[:, None, None]
     steps = np.round(steps).astype(int)
-    inside = (steps >= 0) & (steps < n_steps)
+    inside = (steps >= 0) & (steps < len(queries))
     met = inside.sum(axis=2)
-    sums = np.where(inside, table[np.clip(steps, 0, n_steps - 1), references], 0.0).sum(axis=2)
-    enough = (met > 0) & (2 * STEPS * met >= n_steps - STEPS)
+    columns = np.arange(len(references))
+    sums = np.where(inside, table[np.clip(steps, 0, len(queries) - 1), columns], 0.0).sum(axis=2)
+    covered = STEPS * met * (last - first) / len(references)
+    possible = min(len(queries), STEPS * len(vectors))
+    enough = (met > 0) & (2 * covered >= possible - STEPS)
     return np.where(enough, sums / np.maximum(met, 1), -np.inf)
 
 
@@ -246,7 +262,7 @@ def score_alignments(
             if (b.recording != a.recording or b.similarity > a.similarity)
             and not _same_sound(a, b, index)
         )
-        margin = a.similarity - max(others, default=0.0)
+        margin = min(_MAX_MARGIN, a.similarity - max(others, default=-1.0))
         score = calibration.score(a.similarity, margin, a.n_pairs)
         scored.append(Scored(a, score, a.similarity, margin))
     return sorted(scored, key=lambda s: -s.score)

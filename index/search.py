@@ -36,12 +36,13 @@ class FingerprintIndex:
             self._faiss = faiss.read_index(
                 str(folder / "fingerprint.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
             )
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, EOFError, ValueError, TypeError, RuntimeError) as error:
             raise CatalogError(
                 f"the index in {folder} is damaged ({error}); build it again with "
                 f"'earmark index {folder.parent.parent}'"
             ) from None
-        if not self._faiss.ntotal == len(self.vectors) == self.info.n_rows:
+        n_rows = sum(self._rows["n_rows"].to_pylist())
+        if not self._faiss.ntotal == len(self.vectors) == n_rows == self.info.n_rows:
             raise CatalogError(
                 f"the index in {folder} is damaged: its files differ in length; build it again "
                 f"with 'earmark index {folder.parent.parent}'"

@@ -86,8 +86,10 @@ class IngestSummary:
         Files in folders passed over for their names.
     n_done_before : int
         Inputs whose row was there already.
+    n_failed_before : int
+        Of those, inputs that failed then and were not tried again.
     n_missing : int
-        Of those, named inputs that are still missing.
+        Of the inputs done before, named ones that are still missing.
     n_todo, n_shards : int
     ok, partial, failed : int
         Inputs of this run by status.
@@ -110,6 +112,7 @@ class IngestSummary:
     n_duplicates: int
     n_not_audio: int
     n_done_before: int
+    n_failed_before: int
     n_missing: int
     n_todo: int
     n_shards: int
@@ -206,12 +209,15 @@ def _plan(
     listing: Listing, catalog: Catalog | None, options: IngestOptions
 ) -> tuple[IngestSummary, list[list[Input]]]:
     done: dict[str, tuple[int | None, int | None]] = {}
+    failed_before = set()
     if catalog is not None:
         rows = catalog.recordings(["uri", "n_bytes", "modified_ns", "status"])
         uris, sizes, times, states = (column.to_pylist() for column in rows.columns)
         for uri, size, modified, status in zip(uris, sizes, times, states, strict=True):
             if not (options.retry_failed and status == Status.FAILED):
                 done[uri] = size, modified
+                if status == Status.FAILED:
+                    failed_before.add(uri)
     todo = [item for item in listing.inputs if done.get(item.uri) != item.identity[1:]]
     todo_uris = {item.uri for item in todo}
     missing = [
@@ -225,6 +231,9 @@ def _plan(
         n_duplicates=listing.n_duplicates,
         n_not_audio=listing.n_not_audio,
         n_done_before=len(listing.inputs) - len(todo),
+        n_failed_before=sum(
+            item.uri in failed_before and item.uri not in todo_uris for item in listing.inputs
+        ),
         n_missing=len(missing),
         n_todo=len(todo),
         n_shards=len(shards),

@@ -283,13 +283,20 @@ def read_manifest(uri: str) -> Iterator[tuple[str, dict[str, str]]]:
                         f"manifest {uri}: row {number} has no 'uri' (its columns: {columns})"
                     )
                 labels = {
-                    str(key): value if isinstance(value, str) else json.dumps(value, default=str)
+                    _valid(str(key)): _valid(
+                        value if isinstance(value, str) else json.dumps(value, default=str)
+                    )
                     for key, value in row.items()
                     if key not in ("uri", None) and value not in (None, "")
                 }
                 yield str(row["uri"]), labels
     except (OSError, ValueError, csv.Error) as error:
         raise EarmarkError(f"manifest {uri} cannot be read: {_first_line(error)}") from None
+
+
+def _valid(text: str) -> str:
+    # JSON can hold half a surrogate pair, which Parquet cannot.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read_csv(file: BinaryIO) -> Iterator[dict[str, str]]:

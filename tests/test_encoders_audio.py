@@ -121,6 +121,15 @@ def test_truncated_file_is_never_whole(name: str, kept: float, encoded: dict[str
     assert "truncated" in message
 
 
+@pytest.mark.parametrize("name", ["vorbis", "opus", "ogg-flac"])
+def test_ogg_cut_between_two_pages_is_never_whole(name: str, encoded: dict[str, bytes]) -> None:
+    data = encoded[name]
+    _, stream = decode(data[: data.rfind(b"OggS")])
+    assert stream.problem is not None
+    assert "end-of-stream page is missing" in stream.problem
+    assert stream.info.seconds_expected is None
+
+
 @pytest.mark.parametrize("name", ["wav-16", "flac", "mp3", "vorbis", "opus", "wma", "webm", "aac"])
 def test_truncated_file_keeps_its_start(
     name: str, encoded: dict[str, bytes], original: np.ndarray

@@ -76,7 +76,8 @@ def test_folder(tmp_path: Path) -> None:
 
 
 def test_a_small_folder_has_both_splits(demo_tracks: Path) -> None:
-    assert {i.split for i in read_corpus(demo_tracks)} == {"train", "dev"}
+    audio = [i for i in read_corpus(demo_tracks) if i.path.suffix not in {".csv", ".md"}]
+    assert {i.split for i in audio} == {"train", "dev"}
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ def test_calibrate_writes_the_bundle_and_keeps_its_hash(
 ) -> None:
     catalog, corpus, bundle = half
     before, text = load_bundle(bundle), (bundle / "bundle.json").read_text()
+    # As the command opens it: the candidates are ranked with the calibration that is there.
+    opened = Identifier(catalog, bundle)
     command = ["calibrate", str(catalog), "--corpus", str(corpus), "--bundle", str(bundle)]
     with pytest.raises(SystemExit) as exited:
         main([*command, "--clips", "40", "--seed", "3", "--cache", str(tmp_path / "pcm")])
@@ -164,12 +166,11 @@ def test_calibrate_writes_the_bundle_and_keeps_its_hash(
     old.pop("calibration", None)
     assert new == old
     # The catalog is still that of the bundle, and its matches are scored anew.
-    identifier = Identifier(catalog, bundle)
-    assert identifier.bundle.calibration == after.calibration
+    assert Identifier(catalog, bundle).bundle.calibration == after.calibration
 
     seen: list[tuple[int, int]] = []
     outcome = calibrate(
-        identifier,
+        opened,
         read_corpus(corpus),
         "train",
         tmp_path / "pcm",

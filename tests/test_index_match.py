@@ -177,7 +177,7 @@ def test_the_same_sound_indexed_twice_is_no_rival(
         uris = {index.uri(s.alignment.recording) for s in (first, second)}
         assert uris == {"twice", "twice again"}
         assert second.score >= calibration.threshold
-        assert second.margin > 0.2
+        assert second.margin > 0.15
         for s in (first, second):
             assert s.alignment.lag * STEP_S == pytest.approx(20.3, abs=0.15)
         assert all(s.score < calibration.threshold for s in others)
@@ -236,7 +236,8 @@ def test_only_the_stretch_that_agrees_is_claimed(index: FingerprintIndex) -> Non
     assert index.uri(best.recording) == "18"
     assert best.first * STEP_S == pytest.approx(3.0, abs=0.5)
     assert best.last * STEP_S == pytest.approx(8.0, abs=0.5)
-    assert best.similarity > 0.6
+    # Of all ten seconds, of which five agree.
+    assert best.similarity > 0.35
 
 
 def test_silent_stretches_do_not_matter(index: FingerprintIndex, calibration: Calibration) -> None:

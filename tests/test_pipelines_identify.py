@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import wave
@@ -15,11 +17,14 @@ import soundfile
 from conftest import ROOT, SAMPLE_RATE
 from ingest_helpers import FINGERPRINT, run
 
+from encoders.bundle import Calibration, write_calibration
 from pipelines.cli import COMMANDS, main
 from pipelines.commands.identify import clock
 
 TRACKS = ("palace.ogg", "musicbox.mp3", "eureka.m4a")
 START, SECONDS = 12.3, 4.0
+
+SPREAD = Calibration(-14.0, 14.0, 10.0, 0.1)
 
 KEYS = [
     "query", "rank", "reference", "recording_id", "query_start_s", "query_end_s",
@@ -31,6 +36,14 @@ KEYS = [
 def catalog(tmp_path_factory: pytest.TempPathFactory, demo_tracks: Path) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "catalog"
     run([demo_tracks / name for name in TRACKS], folder, build_index=True)
+    return folder
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    """The tiny encoder, with scores that are far from 0 and 1."""
+    folder = Path(shutil.copytree(FINGERPRINT, tmp_path / "bundle"))
+    write_calibration(folder, SPREAD)
     return folder
 
 
@@ -99,13 +112,23 @@ def test_no_match_is_one_line(
     assert list(lines[0]) == KEYS
 
 
-def test_top_and_threshold(capsys: pytest.CaptureFixture[str], catalog: Path, clip: Path) -> None:
-    _, everything, _ = identify(capsys, catalog, "--threshold", "0", "--top", "9", clip)
+def test_top_and_threshold(
+    capsys: pytest.CaptureFixture[str], catalog: Path, encoder: Path, clip: Path
+) -> None:
+    all_of_them = ["--encoder", encoder, "--top", "99"]
+    _, everything, _ = identify(capsys, catalog, *all_of_them, "--threshold", "0", clip)
     assert len(everything) > 1
-    assert identify(capsys, catalog, "--threshold", "0", "--top", "1", clip)[1] == everything[:1]
-    least = (everything[0]["score"] + everything[-1]["score"]) / 2
-    _, some, _ = identify(capsys, catalog, "--threshold", f"{least}", "--top", "9", clip)
-    assert some == [line for line in everything if line["score"] >= least]
+    _, best, _ = identify(
+        capsys, catalog, "--encoder", encoder, "--threshold", "0", "--top", "1", clip
+    )
+    assert best == everything[:1]
+    between = (everything[0]["score"] + everything[-1]["score"]) / 2
+    _, some, _ = identify(capsys, catalog, *all_of_them, "--threshold", f"{between}", clip)
+    assert some == [line for line in everything if line["score"] >= between]
+    assert 0 < len(some) < len(everything)
+    # Without --threshold, that of the encoder.
+    write_calibration(encoder, dataclasses.replace(SPREAD, threshold=between))
+    assert identify(capsys, catalog, *all_of_them, clip)[1] == some
     for wrong in (["--top", "0"], ["--threshold", "1.5"], ["--threshold", "x"]):
         assert identify(capsys, catalog, *wrong, clip)[0] == 2
 
@@ -271,9 +294,10 @@ def test_the_command_works_from_elsewhere(catalog: Path, clip: Path, tmp_path: P
         frames = file.readframes(file.getnframes())
     header = clip.read_bytes()[:44]
     endless = header[:40] + b"\xff\xff\xff\xff" + frames
-    arguments = ["identify", str(catalog), "-", "--encoder", FINGERPRINT, "--threshold", "0"]
+    options = ["--encoder", FINGERPRINT, "--threshold", "0", "--format", "jsonl"]
+    arguments = ["identify", str(catalog), "-", *options]
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *arguments, "--format", "jsonl"],
+        [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],
         cwd=tmp_path, input=endless, capture_output=True, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip

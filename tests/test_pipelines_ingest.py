@@ -108,7 +108,8 @@ def test_failed_inputs_are_tried_again_only_on_request(tmp_path: Path) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"RIFF but no more")
     assert run([bad], tmp_path / "c").failed == 1
-    assert run([bad], tmp_path / "c").n_todo == 0
+    again = run([bad], tmp_path / "c")
+    assert (again.n_todo, again.n_failed_before) == (0, 1)
     assert run([bad], tmp_path / "c", retry_failed=True).failed == 1
     write_tone(bad)
     assert count_ok(run([bad], tmp_path / "c")) == 1

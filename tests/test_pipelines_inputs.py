@@ -79,6 +79,13 @@ def test_a_bad_manifest_is_a_clear_error(tmp_path: Path, name: str, text: str, w
     assert not (tmp_path / "c").exists()
 
 
+def test_a_label_that_is_not_unicode_is_repaired(folder: Path, tmp_path: Path) -> None:
+    (folder / "m.jsonl").write_text('{"uri": "a.wav", "title": "x\\ud800", "year": 1999}')
+    run([folder / "m.jsonl"], tmp_path / "c")
+    (row,) = rows(tmp_path / "c").values()
+    assert dict(row["labels"]) == {"title": "x?", "year": "1999"}
+
+
 def test_globs_and_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "notes.txt").write_text("no audio")
     monkeypatch.chdir(folder.parent)

@@ -21,17 +21,28 @@ import click
 @click.option("--clips", type=click.IntRange(min=20), default=1000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
+    "--false-accepts", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+    help="Share of absent clips that the threshold lets pass.",
+)  # fmt: skip
+@click.option(
     "--cache", type=click.Path(file_okay=False, path_type=Path), default=Path("pcm"),
     show_default=True, metavar="DIR", help="Where decoded background sound is kept.",
 )  # fmt: skip
 def command(
-    catalog_dir: Path, corpus: Path, bundle: Path, split: str, clips: int, seed: int, cache: Path
+    catalog_dir: Path,
+    corpus: Path,
+    bundle: Path,
+    split: str,
+    clips: int,
+    seed: int,
+    false_accepts: float,
+    cache: Path,
 ) -> None:
     """Fit the score of matches, and its default threshold, to real clips.
 
     Cuts clips of 1 to 10 s from recordings of the catalog in DIR and from music that is not in
     it, sends them through noise, rooms, microphones and codecs, and fits the score so that it is
-    the probability that a match is right. The threshold lets about 1 in 500 absent clips pass.
+    the probability that a match is right, and a threshold that few absent clips pass.
 
     \b
     Example:
@@ -46,7 +57,7 @@ def command(
     identifier = Identifier(catalog_dir, bundle)
     with task_display("Identifying clips") as show:
         outcome = calibrate(
-            identifier, read_corpus(corpus), split, cache, clips, seed,
+            identifier, read_corpus(corpus), split, cache, clips, seed, false_accepts,
             lambda done, n: show(done, n, {}),
         )  # fmt: skip
     write_calibration(bundle, outcome.calibration)

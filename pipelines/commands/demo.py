@@ -28,6 +28,10 @@ def command(out: Path) -> None:
     Ingests them with Beam, builds the index, plays the part of the world on a few clips (a noisy
     restaurant, a room, a phone call), identifies them, and draws one match.
 
+    \b
+    Example:
+      earmark demo --out /tmp/demo
+
     Exit codes: 0 every clip was told rightly, 1 not every one.
     """
     from encoders.features import FeatureSpec

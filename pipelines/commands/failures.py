@@ -15,7 +15,13 @@ _COLUMNS = ["uri", "status", "stage", "error", "seconds_decoded", "seconds_expec
 @click.argument("catalog_dir", metavar="DIR", type=click.Path(path_type=Path))
 @format_option
 def command(catalog_dir: Path, output_format: str) -> None:
-    """List the inputs of the catalog in DIR that failed or are incomplete, and why."""
+    """List the inputs of the catalog in DIR that failed or are incomplete, and why.
+
+    \b
+    Examples:
+      earmark failures my-catalog
+      earmark failures my-catalog --format jsonl | jq -r 'select(.status == "failed") | .uri'
+    """
     from index.catalog import Catalog
     from index.schema import Status
 

@@ -102,7 +102,8 @@ def clock(seconds: float | None) -> str:
     if seconds is None:
         return ""
     tenths = round(seconds * 10)
+    sign, tenths = "-" if tenths < 0 else "", abs(tenths)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     text = f"{minutes:02d}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"
-    return f"{hours}:{text}" if hours else text
+    return sign + (f"{hours}:{text}" if hours else text)

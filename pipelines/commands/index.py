@@ -14,6 +14,10 @@ def command(catalog_dir: Path) -> None:
 
     ingest does this by itself; it is needed after ingest --no-index, or when an index is damaged.
     Readers that have the old index open go on with it.
+
+    \b
+    Example:
+      earmark index my-catalog
     """
     from index.catalog import Catalog
     from pipelines.build_index import build_with_progress

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from encoders.errors import CatalogError
 from pipelines.commands.output import format_bytes, format_option, print_facts, print_jsonl
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 @click.argument("catalog_dir", metavar="DIR", type=click.Path(path_type=Path))
 @format_option
 def command(catalog_dir: Path, output_format: str) -> None:
-    """Show what the catalog in DIR holds."""
+    """Show what the catalog in DIR holds.
+
+    \b
+    Examples:
+      earmark info my-catalog
+      earmark info my-catalog --format jsonl | jq .windows
+    """
     from index.catalog import Catalog
 
     facts = describe(Catalog.open(catalog_dir))
@@ -57,7 +64,13 @@ def _describe_index(catalog: Catalog) -> dict[str, Any] | None:
     generation = catalog.current_generation()
     if generation is None:
         return None
-    content = json.loads((generation / "index.json").read_text(encoding="utf-8"))
+    try:
+        content = json.loads((generation / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CatalogError(
+            f"the index in {generation} is damaged ({error}); build it again with "
+            f"'earmark index {catalog.path}'"
+        ) from None
     return {
         **content,
         "generation": generation.name,

@@ -106,6 +106,12 @@ def command(
     Any other option goes to Beam as it is, such as --runner=FlinkRunner; the form --x=value is
     always understood.
 
+    \b
+    Examples:
+      earmark ingest ~/Music --catalog my-catalog
+      earmark ingest 'takes/*.wav' labels.csv --catalog my-catalog --keep-mfcc full
+      earmark ingest gs://bucket/audio --catalog /mnt/catalog --runner=FlinkRunner
+
     Exit codes: 0 every input gave audio (some of it perhaps incomplete), 1 some inputs failed,
     2 wrong use or an error, 3 stopped by --max-failures, 130 interrupted.
     """
@@ -142,6 +148,8 @@ def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> 
         "Inputs": f"{summary.n_inputs:,}",
         "Done before": f"{summary.n_done_before:,}",
     }
+    if summary.n_failed_before:
+        facts["Done before"] += f", of which {summary.n_failed_before:,} failed (--retry-failed)"
     if summary.n_duplicates:
         facts["Given twice"] = f"{summary.n_duplicates:,} (counted once)"
     if summary.n_not_audio:

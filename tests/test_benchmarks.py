@@ -1,0 +1,219 @@
+"""The benchmarks' own code, on the demo tracks with tiny bundles. No figure is judged here."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import click
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import _clips
+import _common
+import accuracy
+import corpus
+import identify
+import ingest
+
+from encoders.audio import load_audio, open_audio
+from encoders.corpus import ROLES, read_corpus
+from index.catalog import Catalog
+from index.identify import Identifier
+from pipelines.ingest import IngestOptions
+
+BUNDLES = ROOT / "tests" / "data" / "bundles"
+ENCODER, VAE = str(BUNDLES / "fingerprint"), str(BUNDLES / "vae")
+OPTIONS = IngestOptions(ENCODER, VAE, "int8")
+
+DEV = ("palace.ogg", "media-threat.ogg", "musicbox.mp3")
+TRAIN = ("chaos-god.ogg", "eureka.m4a", "hacienda.mp3")
+NOISE = "restaurant.ogg"
+
+
+@pytest.fixture(scope="module")
+def corpus_csv(demo_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.csv"
+    rows = [(name, "music", "dev") for name in DEV]
+    rows += [(name, "music", "train") for name in TRAIN] + [(NOISE, "noise", "dev")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["path", "role", "split", "seconds"])
+        out.writerows([str(demo_tracks / name), role, split, "30"] for name, role, split in rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chosen(corpus_csv: Path) -> _clips.Selection:
+    return _clips.select(read_corpus(corpus_csv), corpus_csv.parent, "dev", hours=0.0)
+
+
+@pytest.fixture(scope="module")
+def catalog(chosen: _clips.Selection, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    cache = tmp_path_factory.mktemp("cache")
+    return accuracy.prepare_catalog(chosen, cache, ENCODER, VAE, "int8")
+
+
+def test_list_of_the_corpus_is_usable() -> None:
+    packages = corpus.read_list()
+    entries = [entry for chosen in packages.values() for entry in chosen]
+    assert {entry.role for entry in entries} == set(ROLES)
+    assert {entry.split for entry in entries} == {"train", "dev"}
+    assert set(corpus.QUICK) < set(packages)
+    assert set(corpus.choose_packages(packages, "music")) < set(packages)
+    music = Counter(e.split for p in corpus.QUICK for e in packages[p] if e.role == "music")
+    assert min(music["train"], music["dev"]) > 10
+    assert not any(Path(entry.path).is_absolute() or ".." in entry.path for entry in entries)
+
+
+def test_unpack_goes_into_archives_and_keeps_only_what_is_listed(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("music/a.ogg", b"in the zip")
+        archive.writestr("music/unlisted.ogg", b"no")
+        archive.writestr("../escape.ogg", b"no")
+    package = io.BytesIO()
+    with tarfile.open(fileobj=package, mode="w") as tar:
+        contents = {"./usr/base.pk3": inner.getvalue(), "./usr/b.ogg": b"b", "./usr/c.png": b"c"}
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    package.seek(0)
+    with tarfile.open(fileobj=package) as tar:
+        wanted = {"usr/base.pk3.d/music/a.ogg", "usr/b.ogg"}
+        corpus.unpack(corpus._tar_members(tar), wanted, tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out"): p.read_bytes() for p in tmp_path.rglob("*.*g")}
+    assert found == {
+        Path("usr/base.pk3.d/music/a.ogg"): b"in the zip",
+        Path("usr/b.ogg"): b"b",
+    }
+
+
+def test_wilson_interval() -> None:
+    assert accuracy.wilson(170, 200) == pytest.approx((0.7940, 0.8929), abs=5e-4)
+    assert accuracy.wilson(0, 0) == (0.0, 1.0)
+
+
+def test_selection_leaves_music_out(
+    corpus_csv: Path, chosen: _clips.Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(t.path.name for t in chosen.queries) == sorted(DEV)
+    assert chosen.references == chosen.queries
+    assert [t.path.name for t in chosen.ambience] == [NOISE]
+    monkeypatch.setattr(_clips, "LEFT_OUT", 2)
+    more = _clips.select(read_corpus(corpus_csv), corpus_csv.parent, "dev", hours=1.0)
+    names = {t.path.name for t in more.references}, {t.path.name for t in more.absent}
+    assert set(DEV) < names[0]
+    assert names[1]
+    assert not names[0] & names[1]
+    assert names[0] | names[1] == {*DEV, *TRAIN}
+
+
+def test_clips_are_where_they_say(chosen: _clips.Selection) -> None:
+    clips = _clips.make_clips(chosen.queries, chosen, 6, 3.0, 16_000, seed=1)
+    assert len(clips) == 6
+    assert {c.background for c in clips} == {"ambience", "coloured"}
+    for clip in clips:
+        start = round(clip.start_s * 16_000)
+        whole = load_audio(clip.track.path, 16_000)
+        assert (clip.signal == whole[start : start + 48_000]).all()
+        assert clip.noise.shape == clip.signal.shape
+    again = _clips.make_clips(chosen.queries, chosen, 6, 3.0, 16_000, seed=1)
+    assert [c.start_s for c in again] == [c.start_s for c in clips]
+
+
+def test_accuracy_tells_right_from_wrong(catalog: Catalog, chosen: _clips.Selection) -> None:
+    identifier = Identifier(catalog.path, ENCODER)
+    rows = catalog.recordings(["uri", "recording_id", "seconds_decoded"]).to_pylist()
+    identity = {r["uri"]: (r["recording_id"], r["seconds_decoded"]) for r in rows}
+    clips = _clips.make_clips(chosen.queries, chosen, 4, 5.0, 16_000, seed=2)
+    hear = _clips.world("clean", 5.0, 16_000)
+    outcomes = accuracy.look_up(identifier, clips, hear, identity)
+    figures = accuracy.summarise(outcomes, [])
+    assert figures["recording"]["hits"] == figures["within_0.5_s"]["hits"] == 4
+    assert figures["false_accepts"]["n"] == 0
+
+    elsewhere = [dataclasses.replace(c, start_s=c.start_s + 2) for c in clips]
+    figures = accuracy.summarise(accuracy.look_up(identifier, elsewhere, hear, identity), outcomes)
+    assert figures["recording"]["hits"] == 4
+    assert figures["within_0.5_s"]["hits"] == 0
+    assert figures["false_accepts"]["hits"] == sum(o.found for o in outcomes)
+
+    others = {c.track: o.track for c in clips for o in clips if o.track != c.track}
+    swapped = [dataclasses.replace(c, track=others[c.track]) for c in clips]
+    figures = accuracy.summarise(accuracy.look_up(identifier, swapped, hear, identity), [])
+    assert figures["recording"]["hits"] == 0
+
+
+@pytest.mark.parametrize("condition", ["noise", "room", "phone", "gsm"])
+def test_conditions_change_the_clip(chosen: _clips.Selection, condition: str) -> None:
+    (clip,) = _clips.make_clips(chosen.queries, chosen, 1, 2.0, 16_000, seed=3)
+    heard = _clips.world(condition, 5.0, 16_000)(clip)
+    assert heard.shape == clip.signal.shape
+    assert abs(heard - clip.signal).max() > 0.01
+
+
+def test_identify_measures_every_stage(catalog: Catalog, tmp_path: Path) -> None:
+    clips = identify.make_clips(catalog, tmp_path, 3, 4.0, seed=0)
+    assert sorted(c.path.suffix for c in clips) == [".mp3", ".ogg", ".wav"]
+    for clip in clips:
+        with open_audio(clip.path, 16_000) as stream:
+            n_samples = sum(map(len, stream.blocks()))
+            assert (stream.info.sample_rate, stream.info.channels) == (44_100, 2)
+        assert n_samples / 16_000 == pytest.approx(4.0, abs=0.1)
+    warm = identify.measure_warm(Identifier(catalog.path, ENCODER), clips, 2)
+    assert warm["n_right"] == 3
+    assert warm["n_measured"] == 6
+    assert min(warm["stages_p50_ms"].values()) > 0
+    assert identify.prepare_catalog([catalog.path], 1.0, tmp_path, ENCODER, VAE, "int8") == (
+        catalog.path
+    )
+
+
+def test_ingest_makes_mp3_where_there_is_too_little(demo_tracks: Path, tmp_path: Path) -> None:
+    paths, seconds, notes = ingest.choose_files([demo_tracks], 0.02, tmp_path)
+    assert seconds["vorbis"] > 72
+    assert seconds["mp3"] > 71
+    assert any("copies of the vorbis" in note for note in notes) == any(
+        p.parent == tmp_path for p in paths["mp3"]
+    )
+    source = demo_tracks / "palace.ogg"
+    copy = ingest.mp3_copy(source, tmp_path)
+    with open_audio(copy, 16_000) as stream:
+        n_samples = sum(map(len, stream.blocks()))
+        assert stream.info.codec == "mp3"
+        assert stream.problem is None
+    assert n_samples == pytest.approx(len(load_audio(source, 16_000)), abs=1600)
+
+
+def test_ingest_splits_the_stages(demo_tracks: Path, tmp_path: Path) -> None:
+    paths = [demo_tracks / "palace.ogg"]
+    parts = ingest.stages(paths, OPTIONS)
+    assert set(parts) == {"hash", "decode", "features", "fingerprint", "latent", "MFCC summary"}
+    assert min(parts.values()) > 0
+    taken = ingest.measure(paths, _common.write_one_second(tmp_path), OPTIONS, 1, peer=False)
+    assert set(taken) == {"decode", "ingest", "ingest, 1 thread", "fixed cost of a run"}
+    assert taken["ingest, 1 thread"][0] > 0
+
+
+def test_long_file_has_the_length_asked_for(demo_tracks: Path, tmp_path: Path) -> None:
+    path = ingest.long_file([demo_tracks / "palace.ogg"], 65.0, tmp_path)
+    with open_audio(path, ingest.LONG_RATE) as stream:
+        assert sum(map(len, stream.blocks())) == 65 * ingest.LONG_RATE
+
+
+def test_a_measured_process_that_fails_says_why() -> None:
+    with pytest.raises(click.ClickException, match="no catalog at"):
+        _common.run_measured(_common.earmark("info", "nowhere"))
+    used = _common.run_measured([sys.executable, "-c", "print(sum(range(10**6)))"])
+    assert used.output.strip() == "499999500000"
+    assert used.peak_rss_mb > 1
