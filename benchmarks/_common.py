@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,6 +115,7 @@ def run_measured(command: Sequence[str], **environment: str) -> Usage:
         process = subprocess.Popen(
             command, stdout=out, stderr=err, env={**os.environ, **environment}
         )
+        peak = _Peak(process.pid)
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -122,10 +124,27 @@ def run_measured(command: Sequence[str], **environment: str) -> Usage:
         if process.returncode != 0:
             said = err.read().decode(errors="replace")[-2000:]
             raise click.ClickException(f"{' '.join(command[:6])} … failed:\n{said}")
-        # Linux counts in kibibytes, macOS in bytes.
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = used.ru_maxrss * unit / 1e6
-        return Usage(wall, used.ru_utime + used.ru_stime, peak, out.read().decode())
+        return Usage(wall, used.ru_utime + used.ru_stime, peak.megabytes, out.read().decode())
+
+
+class _Peak(threading.Thread):
+    """Watches the peak memory of a process until it ends.
+
+    Not ``ru_maxrss``: that begins with the size of the process that started it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.megabytes = 0.0
+        self._status = Path(f"/proc/{pid}/status")
+        self.start()
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError, IndexError):
+            while True:
+                peak = self._status.read_text().split("VmHWM:")[1].split()[0]
+                self.megabytes = int(peak) * 1024 / 1e6
+                time.sleep(0.02)
 
 
 def earmark(*arguments: str | Path) -> list[str]:
