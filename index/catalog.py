@@ -121,6 +121,8 @@ class Catalog:
             config = CatalogConfig.from_dict(content)
         except (KeyError, TypeError, ValueError) as error:
             raise CatalogError(f"{path / _META} is damaged: {error!r}") from None
+        if not (path / "recordings").is_dir():
+            raise CatalogError(f"{path} is damaged: its folder recordings is missing")
         if expected is not None and (differences := config.differences(expected)):
             raise CatalogError(
                 f"{path} was made with other settings ({'; '.join(differences)}): "
@@ -306,7 +308,7 @@ class Catalog:
         """Folder of the live index, if there is one."""
         try:
             name = (self.path / "index" / _CURRENT).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
         folder = self.path / "index" / name
         return folder if name and folder.is_dir() else None

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-from encoders.audio import open_audio
+from encoders.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB, FeatureSpec, stream_windows
@@ -68,12 +68,14 @@ class Identifier:
         Parameters
         ----------
         clip : path, bytes, open file, or np.ndarray [shape=(n,) or (n, channels)]
+            Integers are scaled by their range.
         sample_rate : int, optional
             Of an array, in Hz.
         top : int
             At most this many matches.
         threshold : float, optional
-            Scores below it are not reported; 0 gives the best candidates whatever their score.
+            Scores below it are not reported; 0 gives the best candidates whatever their score
+            (silence has none).
             [default: the encoder's own]
         name : str, optional
             What the matches call the query. [default: the path]
@@ -87,12 +89,13 @@ class Identifier:
         ------
         AudioError
             If the clip gives no audio.
+        ValueError
+            If an array is of another shape, or its rate is missing or absurd.
         """
         if isinstance(clip, np.ndarray):
-            if sample_rate is None:
-                raise ValueError("an array needs its sample_rate")
-            mono = clip if clip.ndim == 1 else clip.mean(axis=1)
-            signal = soxr.resample(mono.astype(np.float32), sample_rate, self.spec.sample_rate)
+            if sample_rate is None or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+                raise ValueError(f"an array needs its sample_rate in Hz, got {sample_rate}")
+            signal = soxr.resample(_to_mono(clip), sample_rate, self.spec.sample_rate)
             return self._identify(name or "array", [signal], top, threshold)
         if name is None:
             name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
@@ -127,7 +130,10 @@ class Identifier:
         """All rescored alignments of a signal, best first, and its seconds."""
         queries, seconds = self.fingerprint(blocks)
         alignments = find_alignments(queries, self.index)
-        return score_alignments(alignments, self.index, self.bundle.calibration), seconds
+        scored = score_alignments(alignments, self.index, self.bundle.calibration)
+        # A clip shorter than a window is padded, and all padding is alike.
+        held = min(1.0, seconds * self.spec.sample_rate / self.spec.window_length)
+        return [dataclasses.replace(s, score=s.score * held) for s in scored], seconds
 
     def _identify(
         self, name: str, blocks: Iterable[np.ndarray], top: int, threshold: float | None
@@ -166,3 +172,12 @@ class Identifier:
             score=round(scored.score, 4),
             speed=round(a.speed, 3),
         )
+
+
+def _to_mono(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 0 < samples.shape[1] <= 64):
+        raise ValueError(f"samples must be [shape=(n,) or (n, channels)], got {samples.shape}")
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / np.float32(np.iinfo(samples.dtype).max)
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    return np.nan_to_num(mono.astype(np.float32), posinf=0.0, neginf=0.0)

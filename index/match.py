@@ -43,8 +43,11 @@ _MAX_PROFILED = 512
 _MIN_SIMILARITY = 0.3
 # References this similar to each other at the same place are the same sound twice.
 _SAME_SOUND = 0.85
-# A greater margin says no more; without any other sound it is this.
+# A greater margin says no more.
 _MAX_MARGIN = 0.3
+# How much a recording that has nothing to do with the query resembles it; in a small catalog there
+# may be no other to show that.
+_TYPICAL_OTHER = 0.4
 # Moments of the query at which that is looked at.
 _SAMPLES = 8
 
@@ -133,7 +136,8 @@ def vote(
     candidates : list of (recording, lag)
         Most votes first.
     """
-    hit = rows >= 0
+    # Silence is stored as zeros.
+    hit = (rows >= 0) & (scores > 0)
     steps = np.broadcast_to(searched[:, None], rows.shape)[hit]
     recordings = index.recording_of(rows[hit])
     lags = STEPS * (rows[hit] - index.first_rows[recordings]) - steps
@@ -290,7 +294,7 @@ def score_alignments(
             if (b.recording != a.recording or b.similarity > a.similarity)
             and not _same_sound(a, b, index)
         )
-        margin = min(_MAX_MARGIN, a.similarity - max(others, default=-1.0))
+        margin = min(_MAX_MARGIN, a.similarity - max([_TYPICAL_OTHER, *others]))
         score = calibration.score(a.similarity, margin, a.n_pairs)
         scored.append(Scored(a, score, a.similarity, margin))
     return sorted(scored, key=lambda s: -s.score)

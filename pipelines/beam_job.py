@@ -99,10 +99,7 @@ def run_job(
     n_inputs = sum(map(len, shards))
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
-            pipeline = beam.Pipeline(
-                runner=FnApiRunner() if runner is None else None,
-                options=PipelineOptions(list(beam_args)),
-            )
+            pipeline = _pipeline(runner, beam_args)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
@@ -123,6 +120,14 @@ def run_job(
             raise
     finally:
         del _STATES[token]
+
+
+def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+    options = PipelineOptions(list(beam_args))
+    try:
+        return beam.Pipeline(FnApiRunner() if runner is None else None, options)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise EarmarkError(f"Beam cannot use the runner {runner}: {error}") from None
 
 
 def _check_rows(n_rows: int, n_inputs: int) -> None:

@@ -19,6 +19,7 @@ from encoders.degrade import (
     shipped_rooms,
     transcode,
 )
+from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec, log_mel
 from index.identify import Identifier
 from index.schema import Match
@@ -124,7 +125,10 @@ def run_demo(out: Path) -> tuple[IngestSummary, list[Outcome]]:
     -------
     summary, outcomes
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EarmarkError(f"cannot write to {out}: {error.strerror}") from None
     tracks = [
         str(p)
         for p in sorted(TRACKS.iterdir())

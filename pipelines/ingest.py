@@ -165,6 +165,12 @@ def ingest(
         On Ctrl-C; nothing is half-written.
     """
     options, log = options or IngestOptions(), log or sys.stderr
+    # As a Path a URI has lost a slash.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(catalog_dir)):
+        raise EarmarkError(
+            f"the catalog {catalog_dir} is a URI: it has to be a folder that all workers see, "
+            "so mount it"
+        )
     root = Path(catalog_dir)
     listing = list_inputs(inputs, all_files=options.all_files, exclude=root)
     _require_inputs(inputs, listing)

@@ -345,7 +345,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _file_id(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return status.st_dev, status.st_ino
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from encoders.audio import open_audio
 from encoders.bundle import Bundle, load_bundle
-from encoders.errors import AudioError
+from encoders.errors import AudioError, BundleError
 from encoders.features import SILENCE_DB, mfcc, mfcc_summary, stream_windows
 from index.catalog import Catalog, part_name
 from index.config import CatalogConfig, EncoderInfo
@@ -79,6 +79,11 @@ def load_encoders(fingerprint: str, vae: str, precision: str) -> Encoders:
         If one is missing or damaged, or they need different features.
     """
     encoders = Encoders(load_bundle(fingerprint, precision), load_bundle(vae, precision))
+    for bundle, kind in ((encoders.fingerprint, "siamese"), (encoders.vae, "vae")):
+        if bundle.kind != kind:
+            raise BundleError(
+                f"{bundle.folder} is a {bundle.kind} bundle; --encoder takes a siamese, --vae a vae"
+            )
     encoders.vae.check_spec(encoders.fingerprint.spec)
     return encoders
 

@@ -133,7 +133,9 @@ def test_interrupted_by_the_user(many: Path, tmp_path: Path) -> None:
     for number in range(20):
         os.link(long, many / f"long-{number}.wav")
     catalog = tmp_path / "c"
-    command = [sys.executable, "-c", MAIN, *command_line(catalog, many)]
+    # A shell's background jobs, and so what they start, ignore the signal.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", heed + MAIN, *command_line(catalog, many)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(catalog.glob("recordings/part-*")) and time.monotonic() < deadline:

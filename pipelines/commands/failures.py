@@ -15,7 +15,7 @@ _COLUMNS = ["uri", "status", "stage", "error", "seconds_decoded", "seconds_expec
 @click.argument("catalog_dir", metavar="DIR", type=click.Path(path_type=Path))
 @format_option
 def command(catalog_dir: Path, output_format: str) -> None:
-    """List the inputs of the catalog in DIR that failed or are incomplete, and why.
+    """List the inputs of the catalog in DIR that failed, are incomplete or silent, and why.
 
     \b
     Examples:
@@ -23,10 +23,9 @@ def command(catalog_dir: Path, output_format: str) -> None:
       earmark failures my-catalog --format jsonl | jq -r 'select(.status == "failed") | .uri'
     """
     from index.catalog import Catalog
-    from index.schema import Status
 
     rows = Catalog.open(catalog_dir).recordings(_COLUMNS).to_pylist()
-    bad = [row for row in rows if row["status"] != Status.OK]
+    bad = [row for row in rows if row["error"] is not None]
     if output_format == "jsonl":
         print_jsonl(bad)
     elif bad:

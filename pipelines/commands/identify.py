@@ -28,8 +28,8 @@ COLUMNS = ["Query", "Rank", "Reference", "Query from–to", "Reference from–to
 )  # fmt: skip
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), metavar="T",
-    help="Report scores from T; 0 gives the best candidates whatever their score. "
-    "[default: the encoder's own]",
+    help="Report scores from T; 0 gives the best candidates whatever their score "
+    "(silence has none). [default: the encoder's own]",
 )  # fmt: skip
 @click.option(
     "--encoder", metavar="BUNDLE",

@@ -61,12 +61,15 @@ def describe(catalog: Catalog) -> dict[str, Any]:
 
 
 def _describe_index(catalog: Catalog) -> dict[str, Any] | None:
+    from index.build import GenerationInfo
+
     generation = catalog.current_generation()
     if generation is None:
         return None
     try:
         content = json.loads((generation / "index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        GenerationInfo(**content)
+    except (OSError, ValueError, TypeError) as error:
         raise CatalogError(
             f"the index in {generation} is damaged ({error}); build it again with "
             f"'earmark index {catalog.path}'"

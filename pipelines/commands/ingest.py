@@ -177,6 +177,7 @@ def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> 
     print_facts(facts, "Ingest")
     for reason, n in summary.reasons:
         click.echo(f"  {n:,} × {printable(reason)}")
-    if summary.failed or summary.partial:
+    if summary.reasons:
         click.echo(f"Which ones: earmark failures {catalog_dir}")
-    click.echo(f"Next: earmark identify {catalog_dir} CLIP")
+    if summary.windows or summary.n_done_before:
+        click.echo(f"Next: earmark identify {catalog_dir} CLIP")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 # Steps that train the shipped bundles.
-STEPS = {"siamese": 2800, "vae": 6000}
+STEPS = {"siamese": 2800, "vae": 2200}
 
 
 @click.command("train")
@@ -21,7 +21,7 @@ STEPS = {"siamese": 2800, "vae": 6000}
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Gets the checkpoints, the TensorBoard logs, and in the end the bundle.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="[default: 2800; vae 6000]")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="[default: 2800; vae 2200]")
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -85,4 +85,5 @@ def command(
         else:
             shape_vae = VaeConfig(dim=dim) if dim else VaeConfig()
             bundle = recipes.train_vae(train, dev, out, spec, config, shape_vae, progress)
-    click.echo(f"The bundle is in {bundle}; use it with: earmark ingest … --encoder {bundle}")
+    option = "--vae" if kind == "vae" else "--encoder"
+    click.echo(f"The bundle is in {bundle}; use it with: earmark ingest … {option} {bundle}")
