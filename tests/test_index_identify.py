@@ -21,6 +21,7 @@ from index.catalog import Catalog
 from index.config import CatalogConfig, EncoderInfo
 from index.identify import Identifier
 from index.schema import Match
+from pipelines.ingest import ingest
 
 # Played in the background, never ingested.
 AMBIENCE = "restaurant.ogg"
@@ -385,3 +386,31 @@ def test_the_shipped_encoder_finds_nothing_in_noise_alone(
     guests = load_audio(demo_tracks / AMBIENCE, SAMPLE_RATE)
     for start in (0.0, 4.0, 8.0):
         assert shipped.identify(cut(guests, start, 5.0), SAMPLE_RATE) == []
+
+
+@pytest.mark.parametrize("seconds", [5.0, 1.0, 0.2, 1 / SAMPLE_RATE])
+def test_noise_is_not_the_only_recording(seconds: float, demo_tracks: Path, tmp_path: Path) -> None:
+    # With nothing else to compare it with, a recording must not match just anything.
+    ingest([str(demo_tracks / "palace.ogg")], tmp_path / "one")
+    alone = Identifier(tmp_path / "one")
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * SAMPLE_RATE))
+    assert alone.identify(noise, SAMPLE_RATE) == []
+
+
+@pytest.mark.parametrize("shape", [(2, 16_000), (10, 0), (3, 3, 3)])
+def test_arrays_of_another_shape_are_refused(
+    identifier: Identifier, shape: tuple[int, ...]
+) -> None:
+    # The first is librosa's layout.
+    with pytest.raises(ValueError, match="channels"):
+        identifier.identify(np.zeros(shape, np.float32), SAMPLE_RATE)
+
+
+def test_integer_samples_are_scaled(identifier: Identifier, music: tuple[np.ndarray, int]) -> None:
+    clip = cut(music[0], 12.3, 4.0)
+    as_float, as_int = (
+        identifier.identify(samples, SAMPLE_RATE, threshold=0)[0]
+        for samples in (clip, np.round(clip * 32767).astype(np.int16))
+    )
+    assert as_int.reference == as_float.reference
+    assert as_int.reference_start_s == pytest.approx(as_float.reference_start_s, abs=0.02)

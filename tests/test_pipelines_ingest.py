@@ -208,7 +208,7 @@ def test_other_settings_are_refused_before_any_work(folder: Path, tmp_path: Path
     run([folder], tmp_path / "c")
     before = sorted((tmp_path / "c").rglob("*"))
     write_tone(folder / "d.wav")
-    for change in ({"precision": "float32"}, {"keep_mfcc": "full"}, {"vae": FINGERPRINT}):
+    for change in ({"precision": "float32"}, {"keep_mfcc": "full"}, {"vae": "vae"}):
         with pytest.raises(CatalogError, match="made with other settings"):
             run([folder], tmp_path / "c", **change)
     assert sorted((tmp_path / "c").rglob("*")) == before
@@ -217,6 +217,25 @@ def test_other_settings_are_refused_before_any_work(folder: Path, tmp_path: Path
 def test_the_catalog_remembers_its_settings(folder: Path, tmp_path: Path) -> None:
     run([folder / "a.wav"], tmp_path / "c", precision="float32", keep_mfcc="full")
     assert count_ok(run([folder], tmp_path / "c")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"vae": FINGERPRINT}, "--encoder takes a siamese, --vae a vae"),
+        ({"beam_args": ("--runner=Nope",)}, "cannot use the runner Nope"),
+    ],
+)
+def test_a_wrong_bundle_or_runner_is_refused(
+    change: dict[str, Any], words: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EarmarkError, match=words):
+        run([folder], tmp_path / "c", **change)
+
+
+def test_a_catalog_has_to_be_a_folder(folder: Path) -> None:
+    with pytest.raises(EarmarkError, match="is a URI"):
+        run([folder], Path("gs://bucket/catalog"))
 
 
 def test_a_runner_that_loses_data_is_refused(folder: Path, tmp_path: Path) -> None:
