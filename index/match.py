@@ -29,7 +29,7 @@ MAX_PER_RECORDING = 3
 """Of one recording: a loop must not crowd out the other recordings that a match is weighed
 against."""
 
-MAX_SEARCHED = 48
+MAX_SEARCHED = 16
 """Query windows that are looked up, evenly spread; all are used to rescore."""
 
 _SPEEDS = np.array([1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05, 0.94, 1.06])
@@ -288,13 +288,17 @@ def score_alignments(
     """
     scored = []
     for a in alignments:
-        others = (
-            b.similarity
-            for b in alignments
-            if (b.recording != a.recording or b.similarity > a.similarity)
-            and not _same_sound(a, b, index)
+        # The alignments come most similar first: the first that is another sound is the rival.
+        rival = next(
+            (
+                b.similarity
+                for b in alignments
+                if (b.recording != a.recording or b.similarity > a.similarity)
+                and not _same_sound(a, b, index)
+            ),
+            _TYPICAL_OTHER,
         )
-        margin = min(_MAX_MARGIN, a.similarity - max([_TYPICAL_OTHER, *others]))
+        margin = min(_MAX_MARGIN, a.similarity - max(_TYPICAL_OTHER, rival))
         score = calibration.score(a.similarity, margin, a.n_pairs)
         scored.append(Scored(a, score, a.similarity, margin))
     return sorted(scored, key=lambda s: -s.score)

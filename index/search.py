@@ -32,7 +32,9 @@ class FingerprintIndex:
             meta = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             self.info = GenerationInfo(**meta)
             self._rows = pq.read_table(folder / "rows.parquet")
-            self.vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            mapped = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+            # The same memory as a plain array: slices of a memmap cost ten times as much.
+            self.vectors = np.asarray(mapped)
             self._faiss = faiss.read_index(
                 str(folder / "fingerprint.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
             )
