@@ -43,7 +43,7 @@ def in_a_restaurant(signal: np.ndarray, rate: int) -> np.ndarray:
 
 def on_the_phone(signal: np.ndarray, rate: int) -> np.ndarray:
     """Through the codec of a mobile phone call."""
-    return transcode(signal, rate, "amr-12k")
+    return transcode(signal, rate, "gsm")
 
 
 def across_a_room(signal: np.ndarray, rate: int) -> np.ndarray:
@@ -79,7 +79,7 @@ class Clip:
 
 CLIPS = (
     Clip("media-threat.ogg", 12.3, 6, in_a_restaurant, "guests as loud as the music"),
-    Clip("morning-coffee.mp3", 4.6, 5, on_the_phone, "mobile phone call (AMR)"),
+    Clip("morning-coffee.mp3", 4.6, 5, on_the_phone, "mobile phone call (GSM)"),
     Clip("palace.ogg", 21.7, 6, across_a_room, "room + guests at 6 dB + microphone"),
     Clip("eureka.m4a", 9.1, 4, sped_up, "2 % too fast, Opus at 6 kbit/s"),
     Clip(ABSENT, 15.0, 6, untouched, "clean, but never ingested"),
