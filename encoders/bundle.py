@@ -254,13 +254,18 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
     """Write ``bundle.json`` with the hashes of the networks in ``folder``."""
     files = {p.name: _file_hash(p) for p in sorted(folder.glob("*.tflite"))}
     content = {"format_version": FORMAT_VERSION, **meta, "files": files}
-    (folder / "bundle.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _replace_meta(folder, content)
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Store a new calibration in a bundle; its hash, and so the catalogs made with it, stay."""
-    meta = _read_meta(folder) | {"calibration": dataclasses.asdict(calibration)}
-    (folder / "bundle.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    _replace_meta(folder, _read_meta(folder) | {"calibration": dataclasses.asdict(calibration)})
+
+
+def _replace_meta(folder: Path, content: dict[str, Any]) -> None:
+    temporary = folder / ".bundle.json.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "bundle.json")
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
