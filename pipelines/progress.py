@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from encoders.errors import EarmarkError
 from index.schema import Status
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class RunState:
         self.max_failures = max_failures
         self.stopped = False
         self.interrupted = False
-        self.error: EarmarkError | None = None
+        self.error: BaseException | None = None
         self._aborted = False
         self._counts = Counts()
         self._lock = threading.Lock()
@@ -71,10 +70,10 @@ class RunState:
             return dataclasses.replace(self._counts)
 
     def abort(self, error: BaseException) -> None:
-        """End all shards at their next batch of windows."""
+        """End all shards at their next batch of windows; the first error is the one to tell."""
         if isinstance(error, KeyboardInterrupt):
             self.interrupted = True
-        elif isinstance(error, EarmarkError) and self.error is None:
+        elif self.error is None and not isinstance(error, Interrupted):
             self.error = error
         self._aborted = True
 

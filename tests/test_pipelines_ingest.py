@@ -27,6 +27,7 @@ from encoders.features import cut_windows, log_mel, mfcc, mfcc_summary
 from index.catalog import Catalog
 from pipelines import shard
 from pipelines.inputs import Input
+from pipelines.progress import Interrupted, RunState
 from pipelines.shard import make_shards
 
 
@@ -178,6 +179,16 @@ def test_a_bug_surfaces(folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(Exception, match="a bug"):
         run([folder], tmp_path / "c")
     assert leftovers(tmp_path / "c") == []
+
+
+def test_an_interrupted_shard_does_not_hide_the_error() -> None:
+    state = RunState()
+    state.abort(Interrupted())
+    state.abort(ZeroDivisionError("a bug"))
+    state.abort(KeyError("a later one"))
+    with pytest.raises(Interrupted):
+        state.check()
+    assert str(state.error) == "a bug"
 
 
 def test_a_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
