@@ -202,7 +202,7 @@ def test_ingest_splits_the_stages(demo_tracks: Path, tmp_path: Path) -> None:
     assert min(parts.values()) > 0
     taken = ingest.measure(paths, _common.write_one_second(tmp_path), OPTIONS, 1, peer=False)
     assert set(taken) == {"decode", "ingest", "ingest, 1 thread", "fixed cost of a run"}
-    assert all(len(seconds) == 1 for seconds in taken.values())
+    assert all(taken.values())
 
 
 def test_long_file_has_the_length_asked_for(demo_tracks: Path, tmp_path: Path) -> None:
