@@ -1,12 +1,13 @@
 """What the world does to sound: noise, rooms, codecs, microphones, speed.
 
 Every function takes and gives mono float32 at one rate and keeps time: sample ``n`` of the result
-is sample ``n`` of the input (for :func:`change_speed`, sample ``n`` is ``n * speed`` of the input).
+is sample ``n`` of the input (of :func:`change_speed` and :func:`change_tempo`: ``n * speed``).
 Training and evaluation use the same functions; a ``numpy.random.Generator`` makes them repeatable.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -16,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 import scipy.fft
+import scipy.ndimage
 import scipy.signal
 import soxr
 
@@ -103,6 +105,82 @@ def reverberate(signal: np.ndarray, impulse_response: np.ndarray) -> np.ndarray:
 def change_speed(signal: np.ndarray, speed: float) -> np.ndarray:
     """Play faster (``speed > 1``) or slower: pitch and tempo change together."""
     return soxr.resample(signal, speed, 1.0, quality="QQ" if abs(speed - 1) < 0.1 else "HQ")
+
+
+def babble(
+    voices: NoiseSource, n_samples: int, n_voices: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Several voices at once, each about as loud as the others [shape=(n_samples,)]."""
+    mix = voices.excerpt(n_samples, rng)
+    for _ in range(n_voices - 1):
+        mix = add_noise(mix, voices.excerpt(n_samples, rng), rng.uniform(-3.0, 3.0))
+    return mix
+
+
+def control_gain(signal: np.ndarray, sample_rate: int, strength: float) -> np.ndarray:
+    """Automatic gain control: loud stretches are turned down, soft ones up.
+
+    Parameters
+    ----------
+    strength : float
+        0 changes nothing; 1 brings every half second to the same level, within 20 dB.
+    """
+    level = scipy.ndimage.uniform_filter1d(np.square(signal), max(1, sample_rate // 2))
+    mean = float(np.mean(level))
+    if mean == 0.0:
+        return signal
+    gain = np.sqrt(np.clip(level / mean, 0.01, 100.0)) ** -strength
+    return (signal * gain).astype(np.float32)
+
+
+def clip_peaks(signal: np.ndarray, share: float) -> np.ndarray:
+    """Cut off the loudest ``share`` of the samples, as an overdriven input does."""
+    if len(signal) == 0:
+        return signal
+    limit = np.quantile(np.abs(signal), 1.0 - share).astype(np.float32)
+    return np.clip(signal, -limit, limit)
+
+
+def drop_out(signal: np.ndarray, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Lose packets: about one gap of 20 to 120 ms in a second is silent."""
+    heard = signal.copy()
+    for _ in range(rng.poisson(len(signal) / sample_rate)):
+        start = int(rng.integers(len(signal)))
+        heard[start : start + int(rng.uniform(0.02, 0.12) * sample_rate)] = 0.0
+    return heard
+
+
+def change_tempo(signal: np.ndarray, sample_rate: int, tempo: float) -> np.ndarray:
+    """Play faster (``tempo > 1``) or slower at the same pitch, by FFmpeg's ``atempo``.
+
+    Sample ``n`` of the result is ``n * tempo`` of the input, to about 20 ms: it is made of pieces.
+    """
+    import av
+
+    # Pieces run ahead of a slower tempo, and lag behind a faster one, by 10 to 20 ms.
+    ahead = round(0.014 * sample_rate) * int(np.sign(1 - tempo))
+    lead = sample_rate // 4
+    padded = np.pad(signal.astype(np.float32), (lead + ahead, lead), mode="symmetric")
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(sample_rate=sample_rate, format="flt", layout="mono")
+    graph.link_nodes(source, graph.add("atempo", f"{tempo:.6f}"), graph.add("abuffersink"))
+    graph.configure()
+    frame = av.AudioFrame.from_ndarray(padded[None], format="flt", layout="mono")
+    frame.sample_rate = sample_rate
+    graph.push(frame)
+    graph.push(None)
+    pieces = []
+    with contextlib.suppress(av.EOFError):
+        while True:
+            pieces.append(graph.pull().to_ndarray()[0])
+    first = round(lead / tempo)
+    return np.concatenate(pieces)[first : first + round(len(signal) / tempo)]
+
+
+def change_pitch(signal: np.ndarray, sample_rate: int, cents: float) -> np.ndarray:
+    """Play higher (``cents > 0``) or lower at the same tempo; the length may differ by a sample."""
+    ratio = 2.0 ** (cents / 1200)
+    return change_tempo(change_speed(signal, ratio), sample_rate, 1 / ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,23 +291,24 @@ def simulate_rooms(n_rooms: int, sample_rate: int, seed: int = 0) -> np.ndarray:
     Returns
     -------
     responses : np.ndarray [shape=(n_rooms, n_taps), dtype=float32]
-        0.6 s each; the direct sound has unit gain. RT60 is drawn from 0.15 to 1.0 s.
+        1 s each; the direct sound has unit gain. RT60 is drawn from 0.2 to 1.2 s.
     """
     import pyroomacoustics
 
     rng = np.random.default_rng(seed)
-    n_taps = int(0.6 * sample_rate)
+    n_taps = sample_rate
     responses = np.zeros((n_rooms, n_taps), np.float32)
     for response in responses:
         size = rng.uniform([2.5, 2.5, 2.2], [9.0, 7.0, 4.0])
         # Sabine's formula has no solution for a short RT60 in a large room: draw within its reach.
-        rt60 = rng.uniform(0.15 + 0.03 * size.max(), 1.0)
+        rt60 = rng.uniform(0.1 + 0.02 * size.max(), 1.15)
         absorption, _ = pyroomacoustics.inverse_sabine(rt60, size)
         room = pyroomacoustics.ShoeBox(
             size,
             fs=sample_rate,
             materials=pyroomacoustics.Material(min(absorption, 0.99)),
-            max_order=12,
+            # So many reflections carry the tail of the liveliest of these rooms.
+            max_order=35,
         )
         source, listener = rng.uniform(0.15, 0.85, (2, 3)) * size
         room.add_source(source)
@@ -255,38 +334,64 @@ class World:
     ----------
     sample_rate : int
     noises : sequence of NoiseSource
-        Background sound: ambience, speech, other music. Coloured noise is always among them.
+        Background sound: ambience, effects, other music. Coloured noise is always among them.
     rooms : np.ndarray [shape=(n_rooms, n_taps)]
         Impulse responses at ``sample_rate``.
+    voices : sequence of NoiseSource
+        Speech: heard one at a time or as babble.
     snr_db : tuple of float
         Range of the signal-to-noise ratio.
+    p_room, p_noise, p_second : float
+        How often there is a room; a background; a second background under the first.
+    p_agc, p_microphone, p_clip, p_codec, p_dropout : float
+        How often the level is controlled, a small loudspeaker and microphone are in the way, peaks
+        are cut off, the sound goes through a codec, and moments of it are lost.
     """
 
     sample_rate: int
     noises: Sequence[NoiseSource]
     rooms: np.ndarray
-    snr_db: tuple[float, float] = (-3.0, 15.0)
-    p_room: float = 0.6
+    voices: Sequence[NoiseSource] = ()
+    snr_db: tuple[float, float] = (-5.0, 15.0)
+    p_room: float = 0.5
     p_noise: float = 0.85
-    p_microphone: float = 0.6
-    p_codec: float = 0.25
+    p_second: float = 0.2
+    p_agc: float = 0.2
+    p_microphone: float = 0.5
+    p_clip: float = 0.1
+    p_codec: float = 0.08
+    p_dropout: float = 0.1
 
     def __call__(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Degrade ``signal`` at random; same length, same timing."""
         if rng.random() < self.p_room:
             signal = reverberate(signal, self.rooms[rng.integers(len(self.rooms))])
         if rng.random() < self.p_noise:
-            signal = add_noise(signal, self._noise(len(signal), rng), rng.uniform(*self.snr_db))
+            noise = self.background(len(signal), rng)
+            if rng.random() < self.p_second:
+                other = self.background(len(signal), rng)
+                noise = add_noise(noise, other, rng.uniform(0.0, 10.0))
+            signal = add_noise(signal, noise, rng.uniform(*self.snr_db))
+        if rng.random() < self.p_agc:
+            signal = control_gain(signal, self.sample_rate, rng.uniform(0.3, 1.0))
         if rng.random() < self.p_microphone:
             signal = microphone(signal, self.sample_rate, rng)
+        if rng.random() < self.p_clip:
+            signal = clip_peaks(signal, rng.uniform(0.005, 0.05))
         if rng.random() < self.p_codec:
             peak = max(float(np.max(np.abs(signal))), 1e-6)
             codec = list(CODECS)[rng.integers(len(CODECS))]
             signal = transcode(signal * np.float32(0.7 / peak), self.sample_rate, codec)
+        if rng.random() < self.p_dropout:
+            signal = drop_out(signal, self.sample_rate, rng)
         return signal
 
-    def _noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        which = int(rng.integers(len(self.noises) + 1))
+    def background(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """What sounds beside the signal, at any level [shape=(n_samples,)]."""
+        which = int(rng.integers(len(self.noises) + 1 + bool(self.voices)))
+        if which < len(self.noises):
+            return self.noises[which].excerpt(n_samples, rng)
         if which == len(self.noises):
             return colored_noise(n_samples, rng.uniform(0, 2), rng)
-        return self.noises[which].excerpt(n_samples, rng)
+        voices = self.voices[int(rng.integers(len(self.voices)))]
+        return babble(voices, n_samples, int(rng.choice([1, 1, 2, 4, 6])), rng)

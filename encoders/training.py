@@ -25,6 +25,9 @@ from encoders.levels import LevelInput
 
 Batch = tuple[np.ndarray, ...]
 
+N_WATCHED = 4
+"""Held-back batches that are looked at with every checkpoint."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -37,13 +40,17 @@ class TrainingConfig:
         Peak rate: warmed up over the first 5 %, then a cosine down to zero.
     seed : int
     checkpoint_every : int
-        Steps between checkpoints (and between looks at the held-back batch).
+        Steps between checkpoints (and between looks at the held-back batches).
+    mixed_precision : bool
+        Multiply in bfloat16 where the layers allow it. A third faster on processors that have
+        instructions for it (AVX512-BF16, AMX), slower on others.
     """
 
     steps: int = 4000
     learning_rate: float = 1e-3
     seed: int = 0
     checkpoint_every: int = 250
+    mixed_precision: bool = False
 
 
 class Batches(Protocol):
@@ -67,11 +74,14 @@ class PairBatches:
     n_excerpts, n_each : int
         Their product is the number of pairs in a batch.
     max_speed : float
-        Largest change of speed, as a fraction.
+        Largest change of speed, tempo or pitch, as a fraction.
+    p_speed, p_tempo, p_pitch, p_mask : float
+        How often speed, only tempo or only pitch is changed, and how often a stretch of time or of
+        frequency is hidden.
     """
 
     # Frames of sound before the first window, so that rooms have something to ring from.
-    _LEAD_IN = 16
+    _LEAD_IN = 24
 
     def __init__(
         self,
@@ -81,16 +91,17 @@ class PairBatches:
         inputs: LevelInput,
         n_excerpts: int = 32,
         n_each: int = 8,
-        max_speed: float = 0.04,
+        max_speed: float = 0.06,
+        p_speed: float = 0.2,
+        p_tempo: float = 0.1,
+        p_pitch: float = 0.1,
+        p_mask: float = 0.2,
         seed: int = 0,
     ) -> None:
         self.music, self.world, self.spec, self.inputs = music, world, spec, inputs
-        self.n_excerpts, self.n_each, self.max_speed, self.seed = (
-            n_excerpts,
-            n_each,
-            max_speed,
-            seed,
-        )
+        self.n_excerpts, self.n_each, self.max_speed = n_excerpts, n_each, max_speed
+        self.p_speed, self.p_tempo, self.p_pitch, self.p_mask = p_speed, p_tempo, p_pitch, p_mask
+        self.seed = seed
         # Lead-in, a random phase, the windows half a window apart, the largest shift at the end.
         self._n_frames = 2 * self._LEAD_IN + spec.hop_frames * (n_each + 2)
 
@@ -112,24 +123,38 @@ class PairBatches:
 
     def _pairs(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         spec, width = self.spec, self.spec.window_frames
-        speed = 1.0 + (rng.uniform(-1, 1) * self.max_speed if rng.random() < 0.3 else 0.0)
+        pitch, stretch = self._speed_and_stretch(rng)
         # The degraded side is cut at a random sample, so that frames fall between frames.
         jitter = int(rng.integers(spec.hop_length))
         clean = self._excerpt(self._n_frames * spec.hop_length + jitter, rng)
-        played = clean if speed == 1.0 else change_speed(clean, speed)
-        heard = log_mel(self.world(played, rng)[jitter:], spec)
+        played = clean if pitch == 1.0 else change_speed(clean, pitch)
+        heard = change_tempo(log_mel(self.world(played, rng)[jitter:], spec), stretch)
         known = log_mel(clean, spec)
-        max_shift = spec.hop_frames // 2
         phase = self._LEAD_IN + int(rng.integers(spec.hop_frames))
         starts = phase + spec.hop_frames * np.arange(self.n_each)
-        centres = (starts + width / 2 - jitter / spec.hop_length) / speed
-        shifts = rng.integers(-max_shift, max_shift + 1, self.n_each)
+        centres = ((starts + width / 2) / pitch - jitter / spec.hop_length) / stretch
+        # Small shifts are the rule: queries are taken more densely than references.
+        half = spec.hop_frames // 2
+        shifts = np.round(rng.triangular(-half, 0, half, self.n_each)).astype(int)
         heard_starts = np.round(centres - width / 2).astype(int) + shifts
         heard_starts = np.clip(heard_starts, 0, len(heard) - width)
-        return (
-            self.inputs(np.stack([known[s : s + width] for s in starts])),
-            self.inputs(np.stack([heard[s : s + width] for s in heard_starts])),
-        )
+        positives = self.inputs(np.stack([heard[s : s + width] for s in heard_starts]))
+        for window in positives:
+            if rng.random() < self.p_mask:
+                mask_levels(window, rng)
+        return self.inputs(np.stack([known[s : s + width] for s in starts])), positives
+
+    def _speed_and_stretch(self, rng: np.random.Generator) -> tuple[float, float]:
+        # Playing faster by one factor and stretching time by another reaches all three: speed
+        # (1 + x, 1), tempo (1, 1 + x) and pitch (1 + x, 1 / (1 + x)).
+        kind, factor = rng.random(), 1.0 + float(rng.uniform(-1, 1)) * self.max_speed
+        if kind < self.p_speed:
+            return factor, 1.0
+        if kind < self.p_speed + self.p_tempo:
+            return 1.0, factor
+        if kind < self.p_speed + self.p_tempo + self.p_pitch:
+            return factor, 1.0 / factor
+        return 1.0, 1.0
 
     def _excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         for _ in range(20):
@@ -137,6 +162,37 @@ class PairBatches:
             if np.sqrt(np.mean(np.square(signal))) > 1e-3:
                 break
         return signal
+
+
+def change_tempo(frames: np.ndarray, tempo: float) -> np.ndarray:
+    """Faster (``tempo > 1``) or slower at the same pitch, by interpolation between frames.
+
+    Parameters
+    ----------
+    frames : np.ndarray [shape=(n_frames, n_mels)]
+    """
+    if tempo == 1.0:
+        return frames
+    at = np.arange(int((len(frames) - 1) / tempo) + 1) * tempo
+    left = np.minimum(at.astype(int), len(frames) - 2)
+    share = (at - left).astype(np.float32)[:, None]
+    return frames[left] * (1 - share) + frames[left + 1] * share
+
+
+def mask_levels(levels: np.ndarray, rng: np.random.Generator) -> None:
+    """Hide, in place, up to a quarter of the bands or of the frames (SpecAugment, 2019).
+
+    Parameters
+    ----------
+    levels : np.ndarray [shape=(window_frames, n_bands)]
+    """
+    axis = int(rng.integers(2))
+    n = levels.shape[axis]
+    width = int(rng.integers(1, max(2, n // 4 + 1)))
+    start = int(rng.integers(n - width + 1))
+    hidden = [slice(None), slice(None)]
+    hidden[axis] = slice(start, start + width)
+    levels[tuple(hidden)] = levels.mean()
 
 
 def sounds_alike(levels: np.ndarray, threshold: float = 0.9) -> np.ndarray:
@@ -230,6 +286,7 @@ def fit(
     config: TrainingConfig,
     out: Path,
     progress: Callable[[int, dict[str, float]], None] | None = None,
+    start: Path | None = None,
 ) -> None:
     """Train, checkpoint, log; go on from the last checkpoint in ``out`` if there is one.
 
@@ -240,11 +297,13 @@ def fit(
     loss : callable
         ``loss(batch, training, step)`` gives a dict of scalars; ``"loss"`` is minimised.
     batches, held_back : Batches
-        To fit, and to watch (batch 0 only; never trained on).
+        To fit, and to watch (the first batches only; never trained on).
     out : Path
         Gets ``checkpoints/`` and ``logs/`` (TensorBoard).
     progress : callable, optional
         Called with the step and its figures.
+    start : Path, optional
+        ``out`` of an earlier run, whose weights are the first ones of this.
     """
     import keras
     import tensorflow as tf
@@ -265,6 +324,8 @@ def fit(
             raise EarmarkError(
                 f"{out} holds the checkpoint of another network; choose another --out"
             ) from None
+    elif start is not None:
+        _restore_weights(models, start)
 
     @tf.function
     def train_step(batch: Batch, number: Any) -> dict[str, Any]:
@@ -278,7 +339,7 @@ def fit(
     def watch(batch: Batch, number: Any) -> dict[str, Any]:
         return loss(batch, False, number)
 
-    watched = tuple(tf.constant(a) for a in held_back.batch(0))
+    watched = [tuple(tf.constant(a) for a in held_back.batch(i)) for i in range(N_WATCHED)]
     logs = tf.summary.create_file_writer(str(out / "logs"))
     first = int(step)
     feed = prefetch(batches, first, config.steps)
@@ -293,10 +354,24 @@ def fit(
             figures["waited"] = waited / (time.perf_counter() - asked)
             if (number + 1) % config.checkpoint_every == 0 or number + 1 == config.steps:
                 manager.save()
-                seen = watch(watched, tf.constant(number))
-                figures |= {f"dev_{k}": float(v) for k, v in seen.items()}
+                seen = [watch(held, tf.constant(number)) for held in watched]
+                for name in seen[0]:
+                    figures[f"dev_{name}"] = float(np.mean([s[name] for s in seen]))
             for name, value in figures.items():
                 tf.summary.scalar(name, value, step=number)
             if progress:
                 progress(number + 1, figures)
     feed.close()
+
+
+def _restore_weights(models: dict[str, Any], start: Path) -> None:
+    import tensorflow as tf
+
+    latest = tf.train.latest_checkpoint(str(start / "checkpoints"))
+    if latest is None:
+        raise EarmarkError(f"{start} holds no checkpoint to start from")
+    try:
+        status = tf.train.Checkpoint(**models).restore(latest)
+        status.expect_partial().assert_existing_objects_matched()
+    except (ValueError, AssertionError):
+        raise EarmarkError(f"{start} holds the checkpoint of another network") from None

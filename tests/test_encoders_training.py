@@ -1,4 +1,4 @@
-"""Training: batches by number, pairs that belong together, runs that resume where they stopped."""
+"""Training: batches made ahead, runs that resume where they stopped or start from another's end."""
 
 from __future__ import annotations
 
@@ -11,180 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.corpus import Item, PcmCache
-from encoders.degrade import World, shipped_rooms
-from encoders.features import FeatureSpec, cut_windows, log_mel
-from encoders.levels import LevelInput
-from encoders.training import (
-    Batch,
-    PairBatches,
-    TrainingConfig,
-    WindowBatches,
-    fit,
-    prefetch,
-    sounds_alike,
-)
-
-SPEC = FeatureSpec()
-INPUT = LevelInput(low=8, high=104)
-
-
-@pytest.fixture(scope="module")
-def cache(demo_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> PcmCache:
-    names = ("palace.ogg", "musicbox.mp3", "morning-coffee.mp3")
-    items = [Item(demo_tracks / name, "music", "train") for name in names]
-    return PcmCache.build(items, tmp_path_factory.mktemp("pcm"), SPEC.sample_rate)
-
-
-def clean_world() -> World:
-    return World(
-        SPEC.sample_rate, [], shipped_rooms(), p_room=0, p_noise=0, p_microphone=0, p_codec=0
-    )
-
-
-def full_world(cache: PcmCache) -> World:
-    return World(SPEC.sample_rate, [cache], shipped_rooms())
-
-
-# Pairs.
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Of the levels of two stretches, each band without its mean."""
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    return float(np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
-
-
-def best_shift(anchor: np.ndarray, positive: np.ndarray, largest: int) -> tuple[float, int]:
-    """Correlation where two windows fit best, and how many frames the second one starts later."""
-    n = len(anchor)
-    fits = []
-    for shift in range(-largest, largest + 1):
-        a = anchor[max(0, shift) : n + min(0, shift)]
-        b = positive[max(0, -shift) : n + min(0, -shift)]
-        fits.append((correlation(a, b), shift))
-    return max(fits)
-
-
-def test_levels_are_0_to_1_and_shapes_hold(cache: PcmCache) -> None:
-    pairs = PairBatches(cache, full_world(cache), SPEC, INPUT, n_excerpts=3, n_each=4)
-    anchors, positives, same = pairs.batch(0)
-    assert anchors.shape == positives.shape == (12, SPEC.window_frames, INPUT.n_bands)
-    assert same.shape == (12, 12)
-    for levels in (anchors, positives):
-        assert levels.dtype == np.float32
-        assert levels.min() >= 0.0
-        np.testing.assert_allclose(levels.max(axis=(1, 2)), 1.0, atol=1e-6)
-
-
-def test_the_two_views_show_the_same_moment(cache: PcmCache) -> None:
-    shifts = {}
-    for max_speed in (0.0, 0.04):
-        anchors, positives, _ = PairBatches(
-            cache, clean_world(), SPEC, INPUT, n_excerpts=8, n_each=6, max_speed=max_speed
-        ).batch(0)
-        found = [best_shift(a, p, 24) for a, p in zip(anchors, positives, strict=True)]
-        shifts[max_speed] = np.array([shift for _, shift in found])
-        # Pitch moves with speed, so that those pairs fit less well.
-        assert min(fit for fit, _ in found) > (0.9 if max_speed == 0 else 0.25)
-        assert np.median([fit for fit, _ in found]) > 0.9
-    # They are shifted on purpose, both ways, by a quarter of a second at most;
-    assert np.abs(shifts[0.0]).max() <= SPEC.hop_frames // 2
-    assert shifts[0.0].min() <= -6
-    assert shifts[0.0].max() >= 6
-    assert abs(shifts[0.0].mean()) < 2.5
-    # and a change of speed (up to 6 frames late at the end of the excerpt) is allowed for.
-    assert np.abs(shifts[0.04] - shifts[0.0]).max() <= 2
-
-
-def test_speed_really_changes(cache: PcmCache) -> None:
-    same_speed, other_speed = (
-        PairBatches(cache, clean_world(), SPEC, INPUT, 8, 2, max_speed=speed).batch(0)
-        for speed in (0.0, 0.04)
-    )
-    np.testing.assert_array_equal(same_speed[0], other_speed[0])  # The clean side is as it was.
-    changed = [not np.array_equal(a, b) for a, b in zip(same_speed[1], other_speed[1], strict=True)]
-    assert 0 < sum(changed) < len(changed)
-
-
-def test_anchors_stay_clean(cache: PcmCache) -> None:
-    def silence(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.zeros_like(signal)
-
-    worlds: list[Any] = [clean_world(), silence]
-    (anchors, positives, _), (kept, silent, _) = (
-        PairBatches(cache, world, SPEC, INPUT, 1, 2, max_speed=0).batch(0) for world in worlds
-    )
-    # Both worlds leave the sound itself alone; only the second one is heard as nothing.
-    assert best_shift(anchors[0], kept[0], 0)[0] > 0.1
-    assert positives.std() > 0.05
-    np.testing.assert_array_equal(silent, 1.0)
-
-
-@pytest.mark.parametrize("kind", ["pairs", "windows"])
-def test_batches_go_by_seed_and_number(kind: str, cache: PcmCache) -> None:
-    def make(seed: int) -> PairBatches | WindowBatches:
-        if kind == "pairs":
-            return PairBatches(cache, full_world(cache), SPEC, INPUT, 2, 2, seed=seed)
-        return WindowBatches([cache], [1.0], SPEC, INPUT, 2, 2, seed=seed)
-
-    batches = make(7)
-    later = batches.batch(5)
-    for a, b in zip(
-        make(7).batch(5), later, strict=True
-    ):  # Another object, without 0 to 4 before it.
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(batches.batch(6)[0], later[0])
-    assert not np.array_equal(make(8).batch(5)[0], later[0])
-
-
-def test_windows_come_from_all_sources_by_weight() -> None:
-    t = np.arange(4 * SPEC.sample_rate) / SPEC.sample_rate
-    low, high = (
-        PcmCache((8000 * np.sin(2 * np.pi * hz * t)).astype(np.int16), np.array([len(t)]))
-        for hz in (300, 3000)
-    )
-    batches = WindowBatches([low, high], [1.0, 3.0], SPEC, INPUT, n_excerpts=80, n_each=2)
-    (levels,) = batches.batch(0)
-    assert levels.shape == (160, SPEC.window_frames, INPUT.n_bands)
-    loudest = levels.mean(axis=1).argmax(axis=1)
-    assert len(set(loudest)) == 2
-    assert np.mean(loudest == loudest.max()) == pytest.approx(0.75, abs=0.15)
-
-
-def test_loops_are_found_and_music_is_not(music: tuple[np.ndarray, int]) -> None:
-    signal, rate = music
-    loop = np.tile(signal[10 * rate : 10 * rate + SPEC.window_hop], 8)
-    looped = INPUT(cut_windows(log_mel(loop, SPEC), SPEC))[1:6]
-    n = len(looped)
-    np.testing.assert_array_equal(sounds_alike(looped), ~np.eye(n, dtype=bool))
-    played_on = INPUT(cut_windows(log_mel(signal[: 20 * rate], SPEC), SPEC))
-    assert not sounds_alike(played_on).any()
-    both = sounds_alike(np.concatenate([looped, played_on]))
-    assert both[:n, :n].sum() == n * (n - 1)
-    assert both.sum() == n * (n - 1)
-
-
-def test_a_batch_of_a_loop_says_so(music: tuple[np.ndarray, int]) -> None:
-    signal, rate = music
-    once = np.round(signal[10 * rate : 10 * rate + SPEC.window_hop] * 32767).astype(np.int16)
-    looped = PcmCache(np.tile(once, 40), np.array([40 * len(once)]))
-    _, _, same = PairBatches(looped, clean_world(), SPEC, INPUT, 1, 4).batch(0)
-    np.testing.assert_array_equal(same, ~np.eye(4, dtype=bool))
-
-
-def test_levels_of_loudness_and_range() -> None:
-    windows = np.full((2, 4, 16), -90.0, np.float32)
-    windows[0, 1, 5], windows[0, 2, 6] = -20.0, -60.0
-    windows[1] += 30.0
-    levels = LevelInput(low=4, high=12, range_db=80.0)(windows)
-    assert levels.shape == (2, 4, 8)
-    assert levels[0, 1, 1] == 1.0
-    assert levels[0, 2, 2] == pytest.approx(0.5)
-    assert levels[0, 0, 0] == pytest.approx(1 - 70 / 80)
-    np.testing.assert_array_equal(levels[1], 1.0)
-    assert LevelInput(4, 12, 40.0)(windows)[0, 0, 0] == 0.0
-
+from encoders.errors import EarmarkError
+from encoders.training import N_WATCHED, Batch, TrainingConfig, fit, prefetch
 
 # Feeding.
 
@@ -288,26 +116,33 @@ Progress = Callable[[int, dict[str, float]], None]
 
 
 def train(
-    out: Path, steps: int = 8, progress: Progress | None = None, seed: int = 0
+    out: Path,
+    steps: int = 8,
+    progress: Progress | None = None,
+    seed: int = 0,
+    start: Path | None = None,
+    hidden: int = 0,
 ) -> tuple[list[np.ndarray], Line]:
-    """A model of one layer after a normalisation; gives its weights and its teacher."""
+    """A model of a layer (or two) after a normalisation; gives its weights and its teacher."""
     pytest.importorskip("tensorflow", reason="needs the train extra")
     import keras
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential(
-        [keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
-    )
+    layers = [keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+    if hidden:
+        layers.insert(2, keras.layers.Dense(hidden))
+    model = keras.Sequential(layers)
 
     def loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
         x, y = batch
         error = tf.reduce_mean(tf.square(model(x, training=training) - y))
         return {"loss": error, "step": tf.cast(step, tf.float32)}
 
-    teacher = Line()
+    teacher, held_back = Line(), Line(seed=1)
     config = TrainingConfig(steps=steps, learning_rate=0.1, checkpoint_every=3)
-    fit({"model": model}, loss, teacher, Line(seed=1), config, out, progress)
+    fit({"model": model}, loss, teacher, held_back, config, out, progress, start)
+    assert held_back.asked == list(range(N_WATCHED))
     return [np.array(w) for w in model.get_weights()], teacher
 
 
@@ -391,3 +226,30 @@ def test_the_seed_decides(
         np.testing.assert_allclose(mine, whole, rtol=1e-5, atol=1e-6)
     other, _ = train(tmp_path / "other", seed=1)
     assert not np.allclose(other[-2], whole_run[0][-2], atol=1e-3)
+
+
+def test_a_warm_start_goes_on_from_another_run(
+    whole_run: tuple[list[np.ndarray], Path, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    _, before, figures = whole_run
+    seen: list[dict[str, float]] = []
+
+    def watch(step: int, now: dict[str, float]) -> None:
+        seen.append(now)
+
+    _, teacher = train(tmp_path, progress=watch, seed=99, start=before)
+    # A run of its own, from the first batch on, but with the weights of the other's end.
+    assert teacher.asked == list(range(8))
+    assert seen[0]["loss"] < 0.7 * figures[0]["loss"]
+    # Its own checkpoint goes before the other's.
+    _, teacher = train(tmp_path, steps=10, start=before)
+    assert teacher.asked == [8, 9]
+
+
+def test_a_warm_start_from_nothing_or_another_network_is_told(
+    whole_run: tuple[list[np.ndarray], Path, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    with pytest.raises(EarmarkError, match="holds no checkpoint to start from"):
+        train(tmp_path / "out", start=tmp_path)
+    with pytest.raises(EarmarkError, match="holds the checkpoint of another network"):
+        train(tmp_path / "out", start=whole_run[1], hidden=5)
