@@ -2,7 +2,7 @@
 
 A bundle is a folder::
 
-    bundle.json        what it is, its FeatureSpec and inputs, the hash of every file
+    bundle.json        what it is, its FeatureSpec, inputs and decision, the hash of every file
     int8.tflite        the network in 8-bit integers, about three times faster
     float32.tflite     the same network computed in float32 (weights stored as float16)
     decoder.tflite     of an autoencoder: latents back to levels
@@ -26,9 +26,10 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from encoders.decision import Decision
 from encoders.errors import BundleError
 from encoders.features import FeatureSpec
-from encoders.levels import LevelInput
+from encoders.levels import input_from_dict
 
 FORMAT_VERSION = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -167,6 +168,8 @@ class Bundle:
     dim : int
     precision : str
     calibration : Calibration
+    decision : Decision or None
+        When two fingerprints are of the same sound, if that was calibrated.
     """
 
     def __init__(self, folder: Path, precision: Precision = "int8") -> None:
@@ -179,8 +182,10 @@ class Bundle:
             self.kind = str(meta["kind"])
             self.dim = int(meta["dim"])
             self.spec = FeatureSpec(**meta["spec"])
-            self.inputs = LevelInput(**meta["inputs"])
+            self.inputs = input_from_dict(meta["inputs"])
             self.calibration = Calibration(**meta.get("calibration", {}))
+            decision = meta.get("decision")
+            self.decision = Decision(**decision) if decision is not None else None
             self.sha256 = bundle_hash(meta)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
@@ -214,11 +219,31 @@ class Bundle:
             )
         # An autoencoder's log-variances come after its means.
         embeddings = self._network(self.inputs(windows))[:, : self.dim]
-        if self.kind == "siamese":
-            embeddings = embeddings / np.maximum(
-                np.linalg.norm(embeddings, axis=1, keepdims=True), np.float32(1e-9)
-            )
-        return embeddings
+        return unit_vectors(embeddings) if self.kind == "siamese" else embeddings
+
+    def same(self, a: np.ndarray, b: np.ndarray, strict: bool = False) -> np.ndarray:
+        """Whether two windows are the same sound, for many pairs at once.
+
+        Parameters
+        ----------
+        a, b : np.ndarray [shape=(n, dim)]
+            From :meth:`encode`; each row of ``a`` is compared with the same row of ``b``.
+        strict : bool
+            Accept one different pair in a hundred; by default, as large a share of them as is
+            rejected of the same pairs.
+
+        Returns
+        -------
+        same : np.ndarray [shape=(n,), dtype=bool]
+
+        Raises
+        ------
+        BundleError
+            If the bundle has no calibrated decision.
+        """
+        if self.decision is None:
+            raise BundleError(f"{self.name} has no threshold for pairs of windows")
+        return self.decision.same(a, b, strict)
 
     def check_spec(self, spec: FeatureSpec) -> None:
         """Refuse features that the encoder was not trained on."""
@@ -233,6 +258,11 @@ class Bundle:
         if self.kind != "vae":
             raise BundleError(f"{self.name} is a {self.kind}: it has no decoder")
         return Network(self.folder / "decoder.tflite")
+
+
+def unit_vectors(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to unit length [shape=(n, dim)]; a zero row stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-9))
 
 
 def load_bundle(name_or_path: str | Path, precision: str = "int8") -> Bundle:
@@ -260,6 +290,11 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Store a new calibration in a bundle; its hash, and so the catalogs made with it, stay."""
     _replace_meta(folder, _read_meta(folder) | {"calibration": dataclasses.asdict(calibration)})
+
+
+def write_decision(folder: Path, decision: Decision) -> None:
+    """Store when two fingerprints are of the same sound; the bundle's hash stays."""
+    _replace_meta(folder, _read_meta(folder) | {"decision": dataclasses.asdict(decision)})
 
 
 def _replace_meta(folder: Path, content: dict[str, Any]) -> None:

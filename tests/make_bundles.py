@@ -15,7 +15,7 @@ sys.path.insert(0, str(REPO))
 
 from encoders.corpus import read_corpus  # noqa: E402
 from encoders.features import FeatureSpec  # noqa: E402
-from encoders.recipes import Caches, train_siamese, train_vae  # noqa: E402
+from encoders.recipes import Caches, SiameseRecipe, train_siamese, train_vae  # noqa: E402
 from encoders.siamese import SiameseConfig  # noqa: E402
 from encoders.training import TrainingConfig  # noqa: E402
 from encoders.vae import VaeConfig  # noqa: E402
@@ -29,17 +29,17 @@ def main() -> None:
         caches = Caches.build(
             [i.__class__(i.path, i.role, "train") for i in items], "train", work, spec
         )
-        tiny = SiameseConfig(dim=32, channels=(8, 16, 24, 32), hidden=48)
+        tiny = SiameseRecipe(SiameseConfig(dim=32, channels=(8, 16, 24, 32), hidden=48))
         made = {
             "fingerprint": train_siamese(caches, caches, work / "s", spec, config, tiny),
             "vae": train_vae(
                 caches, caches, work / "v", spec, config, VaeConfig(8, (4, 8, 8, 8), 32)
             ),
         }
-        for name, bundle in made.items():
+        for name, trained in made.items():
             target = REPO / "tests" / "data" / "bundles" / name
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(bundle, target)
+            shutil.copytree(trained.bundle, target)
             print(target, sum(p.stat().st_size for p in target.iterdir()), "bytes")
 
 

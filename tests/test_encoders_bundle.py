@@ -320,7 +320,7 @@ def test_the_hash_changes_with_a_network(copy: Callable[[str], Path]) -> None:
 
 def test_the_hash_is_of_what_shapes_the_vectors() -> None:
     meta = load_bundle(TINY / "vae").meta
-    for harmless in ({"name": "other"}, {"training": {}}, {"calibration": {}}):
+    for harmless in ({"name": "other"}, {"training": {}}, {"calibration": {}}, {"decision": {}}):
         assert bundle_hash({**meta, **harmless}) == bundle_hash(meta)
     different = {
         bundle_hash({**meta, **change})
@@ -330,9 +330,10 @@ def test_the_hash_is_of_what_shapes_the_vectors() -> None:
             {"dim": 4},
             {"spec": {**meta["spec"], "fmin": 0.0}},
             {"inputs": {**meta["inputs"], "range_db": 60.0}},
+            {"inputs": {**meta["inputs"], "kind": "mfcc"}},
         )
     }
-    assert len(different) == 5
+    assert len(different) == 6
 
 
 def test_scores_rise_with_the_evidence() -> None:

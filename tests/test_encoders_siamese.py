@@ -1,4 +1,4 @@
-"""The Siamese encoder: its losses against numpy, one network for both views, and that it learns."""
+"""The Siamese encoder: its shape and cost, one network for both views, and that it learns."""
 
 from __future__ import annotations
 
@@ -9,170 +9,60 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders import recipes
 from encoders.corpus import Item, PcmCache
+from encoders.cost import Cost, count_cost
 from encoders.degrade import World, shipped_rooms
 from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec
-from encoders.levels import LevelInput
-from encoders.siamese import (
-    LOSSES,
-    SiameseConfig,
-    build_siamese,
-    contrastive_margin,
-    cosine_similarity,
-    nt_xent,
-)
-from encoders.training import PairBatches, TrainingConfig, fit
+from encoders.recipes import Caches, SiameseRecipe, fingerprint, train_siamese
+from encoders.siamese import SiameseConfig, build_siamese, nt_xent
+from encoders.training import Batch, PairBatches, TrainingConfig, fit
+from encoders.vae import VaeConfig, build_decoder
 
 tf = pytest.importorskip("tensorflow", reason="needs the train extra")
 
 SPEC = FeatureSpec()
-INPUT = LevelInput(low=8, high=104)
+INPUT = fingerprint.INPUTS["log-mel"]
 TINY = SiameseConfig(dim=16, channels=(8, 12, 16), hidden=24)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def pairs(n: int = 12, dim: int = 6, spread: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(n)
-    anchors = rng.normal(size=(n, dim)).astype(np.float32)
-    return anchors, anchors + spread * rng.normal(size=(n, dim)).astype(np.float32)
-
-
-def alike(n: int, *couples: tuple[int, int]) -> np.ndarray:
-    same = np.zeros((n, n), bool)
-    for i, j in couples:
-        same[i, j] = same[j, i] = True
-    return same
-
-
-def reference_nt_xent(
-    anchors: np.ndarray, positives: np.ndarray, same: np.ndarray, temperature: float
-) -> float:
-    """Row by row, as the paper has it."""
-    n = len(anchors)
-    both = unit(np.concatenate([anchors, positives]).astype(np.float64))
-    losses = []
-    for i in range(2 * n):
-        partner = (i + n) % (2 * n)
-        others = [j for j in range(2 * n) if j != i and not same[i % n, j % n]]
-        exponentials = {j: np.exp(both[i] @ both[j] / temperature) for j in {*others, partner}}
-        losses.append(-np.log(exponentials[partner] / sum(exponentials.values())))
-    return float(np.mean(losses))
-
-
-def reference_contrastive(
-    anchors: np.ndarray, positives: np.ndarray, same: np.ndarray, margin: float
-) -> float:
-    a, p = unit(anchors.astype(np.float64)), unit(positives.astype(np.float64))
-    n = len(a)
-    together = np.mean([np.sum((a[i] - p[i]) ** 2) for i in range(n)])
-    overlaps = [
-        max(0.0, margin - np.linalg.norm(a[i] - p[j])) ** 2
-        for i in range(n)
-        for j in range(n)
-        if i != j and not same[i, j]
-    ]
-    active = [x for x in overlaps if x > 0]
-    return float(together + (np.mean(active) if active else 0.0))
-
-
-@pytest.mark.parametrize("couples", [(), ((0, 3), (5, 7))])
-def test_nt_xent_is_the_papers(couples: tuple[tuple[int, int], ...]) -> None:
-    anchors, positives = pairs()
-    same = alike(len(anchors), *couples)
-    for temperature in (0.05, 0.5):
-        expected = reference_nt_xent(anchors, positives, same, temperature)
-        assert float(nt_xent(anchors, positives, same, temperature)) == pytest.approx(
-            expected, rel=1e-4
-        )
-
-
-@pytest.mark.parametrize("couples", [(), ((0, 3), (5, 7))])
-@pytest.mark.parametrize("margin", [0.1, 0.8, 1.9])
-def test_contrastive_is_the_papers(couples: tuple[tuple[int, int], ...], margin: float) -> None:
-    anchors, positives = pairs()
-    same = alike(len(anchors), *couples)
-    expected = reference_contrastive(anchors, positives, same, margin)
-    assert float(contrastive_margin(anchors, positives, same, margin)) == pytest.approx(
-        expected, rel=1e-4
-    )
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_good_pairs_cost_less_than_mixed_up_ones(loss: Any) -> None:
-    anchors, positives = pairs(spread=0.2)
-    none = alike(len(anchors))
-    perfect = float(loss(anchors, anchors, none))
-    good = float(loss(anchors, positives, none))
-    mixed_up = float(loss(anchors, np.roll(positives, 1, axis=0), none))
-    assert perfect < good < mixed_up
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_an_exact_loop_is_not_pushed_away(loss: Any) -> None:
-    anchors, positives = pairs(spread=0.2)
-    anchors[4], positives[4] = anchors[1], positives[1]
-    tolerated, none = alike(len(anchors), (1, 4)), alike(len(anchors))
-    assert float(loss(anchors, positives, tolerated)) < float(loss(anchors, positives, none)) - 0.01
-
-    def pull(same: np.ndarray) -> np.ndarray:
-        """Gradient of the loss by anchor 1, from the two loops alone."""
-        x, y = tf.constant(anchors[[1, 4]]), tf.constant(positives[[1, 4]])
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = loss(x, y, same)
-        return tape.gradient(value, x).numpy()[0]
-
-    # Alone in a batch with its loop there is nothing left to be pushed away from.
-    if loss is nt_xent:
-        np.testing.assert_allclose(pull(alike(2, (0, 1))), 0.0, atol=1e-5)
-        assert np.linalg.norm(pull(alike(2))) > 1e-3
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_length_of_the_vectors_does_not_matter(loss: Any) -> None:
-    anchors, positives = pairs()
-    none = alike(len(anchors))
-    assert float(loss(7 * anchors, 0.1 * positives, none)) == pytest.approx(
-        float(loss(anchors, positives, none)), rel=1e-4
-    )
-
-
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_gradients_are_finite_even_for_equal_vectors(loss: Any) -> None:
-    anchors, _ = pairs()
-    x = tf.constant(np.repeat(anchors[:1], 6, axis=0))
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        value = loss(x, x, alike(6))
-    assert np.isfinite(tape.gradient(value, x).numpy()).all()
-
-
-def test_cosine_similarity() -> None:
-    a, b = pairs(5)[0], pairs(7)[0]
-    np.testing.assert_allclose(cosine_similarity(a, b), unit(a) @ unit(b).T, atol=1e-6)
 
 
 def test_the_default_network_is_small() -> None:
     model = build_siamese(SPEC.window_frames, INPUT.n_bands, SiameseConfig())
-    assert model.count_params() <= 2_500_000
+    cost = count_cost(model)
+    assert cost.parameters == model.count_params() <= 2_500_000
+    assert 15e6 < cost.multiply_adds <= 20e6
+    assert str(cost) == "17.6 M multiply-adds a window, 1.30 M parameters"
     assert model.output_shape == (None, 128)
 
 
 @pytest.mark.parametrize("n_frames", [32, 20])
-def test_network_shape(n_frames: int) -> None:
-    model = build_siamese(n_frames, 96, TINY)
-    assert model.input_shape == (None, n_frames, 96)
-    levels = np.random.default_rng(0).random((3, n_frames, 96), np.float32)
+@pytest.mark.parametrize("n_bands", [96, 40])
+def test_network_shape(n_frames: int, n_bands: int) -> None:
+    model = build_siamese(n_frames, n_bands, TINY)
+    assert model.input_shape == (None, n_frames, n_bands)
+    levels = np.random.default_rng(0).random((3, n_frames, n_bands), np.float32)
     embeddings = model(levels, training=False).numpy()
     assert embeddings.shape == (3, 16)
     assert np.isfinite(embeddings).all()
     # Not of unit length yet: that is the runtime's and the loss's work.
     assert not np.allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-3)
+
+
+def test_cost_is_what_a_person_counts() -> None:
+    # 32 x 96 to 32 x 48 x 4, then to 16 x 24 x 6: a 3 x 3 kernel at each place; then dense.
+    cost = count_cost(build_siamese(32, 96, SiameseConfig(dim=5, channels=(4, 6), hidden=7)))
+    flat = 16 * 24 * 6
+    convolutions = 32 * 48 * 9 * 4 + 16 * 24 * 9 * 4 * 6
+    assert cost.multiply_adds == convolutions + flat * 7 + 7 * 5
+    # Kernels; a normalisation has four numbers a channel; dense layers have biases.
+    assert cost.parameters == 9 * 4 + 9 * 4 * 6 + 4 * (4 + 6) + flat * 7 + 7 + 7 * 5 + 5
+
+
+def test_cost_of_a_decoder_is_counted_at_the_places_of_its_inputs() -> None:
+    # Dense 4 to 12 to 8 x 4 x 6, spread out to 16 x 8 x 4 and 32 x 16 x 4, then to one channel.
+    cost = count_cost(build_decoder(32, 16, VaeConfig(dim=4, channels=(4, 6), hidden=12)))
+    spread = 8 * 4 * 9 * 6 * 4 + 16 * 8 * 9 * 4 * 4
+    assert cost.multiply_adds == 4 * 12 + 12 * 8 * 4 * 6 + spread + 32 * 16 * 9 * 4
 
 
 @pytest.fixture(scope="module")
@@ -191,69 +81,175 @@ class _Captured(Exception):
     pass
 
 
-def test_both_views_go_through_one_network(
-    music_cache: PcmCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caught: dict[str, Any] = {}
+@pytest.fixture
+def captured(music_cache: PcmCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a recipe hands to the loop: models, loss, batches to fit, batches to watch."""
 
-    def capture(models: dict[str, Any], loss: Any, *rest: Any) -> None:
-        caught.update(models=models, loss=loss)
-        raise _Captured
+    def capture(recipe: SiameseRecipe) -> list[Any]:
+        caught: list[Any] = []
 
-    rooms = np.resize(shipped_rooms(), (501, shipped_rooms().shape[1]))
-    monkeypatch.setattr(recipes, "fit", capture)
-    monkeypatch.setattr(recipes, "simulate_rooms", lambda *args, **settings: rooms)
-    empty = PcmCache(np.empty(0, np.int16), np.empty(0))
-    caches = recipes.Caches(music_cache, empty, empty, empty)
-    with pytest.raises(_Captured):
-        recipes.train_siamese(caches, caches, tmp_path, SPEC, TrainingConfig(steps=1), TINY)
-    (model,) = caught["models"].values()
+        def instead(*arguments: Any) -> None:
+            caught.extend(arguments)
+            raise _Captured
+
+        empty = PcmCache(np.empty(0, np.int16), np.empty(0))
+        caches = Caches(music_cache, empty, empty, empty)
+        config = TrainingConfig(steps=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprint, "fit", instead)
+            with pytest.raises(_Captured):
+                train_siamese(caches, caches, tmp_path, SPEC, config, recipe, rooms=shipped_rooms())
+        return caught[:4]
+
+    return capture
+
+
+def test_both_views_go_through_one_network(captured: Any, music_cache: PcmCache) -> None:
+    models, loss, *_ = captured(SiameseRecipe(TINY))
+    (model,) = models.values()
     anchors, positives, same = small_batches(music_cache, 0).batch(0)
-    figures = caught["loss"]((anchors, positives, same), False, 0)
+    figures = loss((anchors, positives, same), False, 0)
     # The loss is nt-xent of this one model's vectors of both views.
-    expected = reference_nt_xent(
-        model(anchors, training=False).numpy(), model(positives, training=False).numpy(), same, 0.05
-    )
-    assert float(figures["loss"]) == pytest.approx(expected, rel=1e-3)
-    assert float(caught["loss"]((anchors, anchors, same), False, 0)["accuracy"]) > 0.9
+    expected = nt_xent(model(anchors, training=False), model(positives, training=False), same)
+    assert float(figures["loss"]) == pytest.approx(float(expected), rel=1e-3)
+    assert float(loss((anchors, anchors, same), False, 0)["accuracy"]) > 0.9
     mixed_up = (anchors, np.roll(anchors, 1, axis=0), same)
-    assert float(caught["loss"](mixed_up, False, 0)["accuracy"]) < 0.2
+    assert float(loss(mixed_up, False, 0)["accuracy"]) < 0.2
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_it_learns_from_real_pairs(loss: Any, music_cache: PcmCache, tmp_path: Path) -> None:
-    import keras
+def test_options_reach_the_loss_and_the_batches(captured: Any, music_cache: PcmCache) -> None:
+    batch = small_batches(music_cache, 0).batch(0)
 
-    keras.utils.set_random_seed(0)
-    model = build_siamese(SPEC.window_frames, INPUT.n_bands, TINY)
-    figures: list[dict[str, float]] = []
+    def value(**choices: Any) -> float:
+        _, loss, *_ = captured(SiameseRecipe(TINY, **choices))
+        return float(loss(batch, False, 0)["loss"])
 
-    def pair_loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
-        anchors, positives, same = batch
-        both = model(tf.concat([anchors, positives], 0), training=training)
-        n = anchors.shape[0]
-        return {"loss": loss(both[:n], both[n:], same)}
+    assert value(temperature=0.05) == pytest.approx(value(), rel=1e-5)
+    assert value(temperature=0.5) != pytest.approx(value(), rel=1e-2)
+    assert value(loss="triplet", margin=0.25) == pytest.approx(value(loss="triplet"), rel=1e-5)
+    assert value(loss="triplet", margin=1.0) > value(loss="triplet") + 0.5
+    assert value(similarity="euclidean") != pytest.approx(value(), rel=1e-2)
+    # It begins as the cosine; its own loss comes on top.
+    assert value(similarity="learned") > value() + 0.1
+    _, _, fitted, watched = captured(SiameseRecipe(TINY, n_pairs=24))
+    assert fitted.batch(0)[2].shape == watched.batch(0)[2].shape == (24, 24)
+    assert not np.array_equal(fitted.batch(0)[0], watched.batch(0)[0])
 
-    config = TrainingConfig(steps=16, learning_rate=3e-3, checkpoint_every=100)
+
+def test_an_mfcc_network_sees_standardised_coefficients(captured: Any) -> None:
+    models, loss, fitted, watched = captured(SiameseRecipe(TINY, inputs="mfcc", n_pairs=64))
+    assert models["model"].input_shape == (None, SPEC.window_frames, 40)
+    anchors, _, _ = batch = fitted.batch(0)
+    assert anchors.shape[1:] == (SPEC.window_frames, 40)
+    # By the constants of other windows of the same music.
+    np.testing.assert_allclose(anchors.mean(axis=(0, 1)), 0.0, atol=1.0)
+    np.testing.assert_allclose(anchors.std(axis=(0, 1)), 1.0, atol=0.6)
+    assert watched.inputs == fitted.inputs
+    assert np.isfinite(float(loss(batch, False, 0)["loss"]))
+
+
+class Repeated:
+    """A few batches over and over."""
+
+    def __init__(self, music: PcmCache) -> None:
+        self.made = [small_batches(music, 0).batch(number) for number in range(4)]
+
+    def batch(self, number: int) -> Batch:
+        return self.made[number % len(self.made)]
+
+
+@pytest.fixture(scope="module")
+def repeated(music_cache: PcmCache) -> Repeated:
+    return Repeated(music_cache)
+
+
+def accuracies(models: Any, loss: Any, batches: Repeated, out: Path, steps: int = 40) -> list[Any]:
+    """Of every step of a run."""
+    figures: list[float] = []
+    config = TrainingConfig(steps=steps, learning_rate=3e-3, checkpoint_every=100)
     fit(
-        {"model": model},
-        pair_loss,
-        small_batches(music_cache, 0),
-        small_batches(music_cache, 1),
+        models,
+        loss,
+        batches,
+        batches,
         config,
-        tmp_path,
-        lambda step, seen: figures.append(dict(seen)),
+        out,
+        lambda _, seen: figures.append(seen["accuracy"]),
     )
-    losses = [f["loss"] for f in figures]
-    assert len(losses) == 16
-    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:3])
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("loss", "similarity"),
+    [
+        ("nt-xent", "cosine"),
+        ("contrastive", "cosine"),
+        ("triplet", "cosine"),
+        ("nt-xent", "euclidean"),
+        ("nt-xent", "learned"),
+    ],
+)
+def test_it_learns_from_real_pairs(
+    loss: str, similarity: str, captured: Any, repeated: Repeated, tmp_path: Path
+) -> None:
+    models, pair_loss, *_ = captured(SiameseRecipe(TINY, loss, similarity))
+    seen = accuracies(models, pair_loss, repeated, tmp_path)
+    assert len(seen) == 40
+    assert np.mean(seen[-4:]) > np.mean(seen[:4]) + 0.2
+    if similarity == "learned":
+        assert float(models["similarity"].bias) != pytest.approx(-10.0, abs=1e-4)
+
+
+def test_hard_triplets_improve_a_trained_network(
+    captured: Any, repeated: Repeated, tmp_path: Path
+) -> None:
+    models, nt_xent_loss, *_ = captured(SiameseRecipe(TINY))
+    before = accuracies(models, nt_xent_loss, repeated, tmp_path / "first")
+    # The second run takes the weights of the first from its checkpoint, as --from does.
+    models, hard_loss, *_ = captured(SiameseRecipe(TINY, "triplet-hard"))
+    config = TrainingConfig(steps=40, learning_rate=1e-3, checkpoint_every=100)
+    after: list[float] = []
+    fit(
+        models, hard_loss, repeated, repeated, config, tmp_path / "second",
+        lambda _, seen: after.append(seen["accuracy"]), tmp_path / "first",
+    )  # fmt: skip
+    assert np.mean(after[:4]) > np.mean(before[:4]) + 0.2
+    assert np.mean(after[-4:]) > np.mean(after[:4])
+
+
+def test_a_learned_similarity_comes_back_from_a_checkpoint(captured: Any, tmp_path: Path) -> None:
+    models, *_ = captured(SiameseRecipe(TINY, similarity="learned"))
+    models["similarity"].bias.assign(-3.0)
+    saved = tf.train.Checkpoint(**models).save(str(tmp_path / "models"))
+    models["similarity"].bias.assign(7.0)
+    tf.train.Checkpoint(**models).restore(saved).assert_existing_objects_matched()
+    assert float(models["similarity"].bias) == -3.0
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        ({"loss": "hinge"}, "unknown choice 'hinge'; known: nt-xent, contrastive, triplet"),
+        ({"similarity": "manhattan"}, "unknown choice 'manhattan'; known: cosine"),
+        ({"inputs": "chroma"}, "unknown choice 'chroma'; known: log-mel, mfcc"),
+        ({"n_pairs": 8}, "a multiple of 8 pairs, at least 16; not 8"),
+        ({"n_pairs": 30}, "a multiple of 8 pairs, at least 16; not 30"),
+        ({"margin": 0.1}, "nt-xent has a temperature and no margin"),
+        ({"loss": "triplet", "temperature": 0.1}, "triplet has a margin and no temperature"),
+        ({"similarity": "learned", "temperature": 0.1}, "learns its own temperature"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_told(choices: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(EarmarkError, match=sentence):
+        SiameseRecipe(**choices)
 
 
 def test_training_without_music_is_told(tmp_path: Path) -> None:
     items = [Item(tmp_path / "absent.ogg", "music", "train")]
     with pytest.raises(EarmarkError, match="no music that can be decoded in split 'train'"):
-        recipes.Caches.build(items, "train", tmp_path, SPEC)
+        Caches.build(items, "train", tmp_path, SPEC)
 
 
 def test_config_is_plain_data() -> None:
     assert dataclasses.asdict(TINY) == {"dim": 16, "channels": (8, 12, 16), "hidden": 24}
+    assert Cost(1, 2) == Cost(1, 2) != Cost(1, 3)

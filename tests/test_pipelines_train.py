@@ -16,8 +16,11 @@ from ingest_helpers import VAE, rows, run
 
 from encoders import recipes, siamese, vae
 from encoders.bundle import load_bundle
+from encoders.decision import SIMILARITIES
 from encoders.degrade import shipped_rooms
 from encoders.features import cut_windows, log_mel
+from encoders.levels import MfccInput
+from encoders.recipes import fingerprint, latent
 from pipelines.cli import main
 from pipelines.commands import train
 
@@ -45,12 +48,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = {"channels": (8, 12, 16), "hidden": 24}
     monkeypatch.setattr(siamese, "SiameseConfig", functools.partial(siamese.SiameseConfig, **shape))
     monkeypatch.setattr(vae, "VaeConfig", functools.partial(vae.VaeConfig, **shape))
-    few = {"n_excerpts": 3, "n_each": 2}
-    monkeypatch.setattr(recipes, "PairBatches", functools.partial(recipes.PairBatches, **few))
-    monkeypatch.setattr(recipes, "WindowBatches", functools.partial(recipes.WindowBatches, **few))
-    monkeypatch.setattr(recipes, "N_CALIBRATION", 8)
-    rooms = np.resize(shipped_rooms(), (600, shipped_rooms().shape[1]))
-    monkeypatch.setattr(recipes, "simulate_rooms", lambda *args, **settings: rooms)
+    few = functools.partial(latent.WindowBatches, n_excerpts=3, n_each=2)
+    monkeypatch.setattr(fingerprint, "N_EACH", 2)
+    monkeypatch.setattr(fingerprint, "N_EXAMINED", 12)
+    for module in (fingerprint, latent):
+        monkeypatch.setattr(module, "WindowBatches", few)
+        monkeypatch.setattr(module, "N_CALIBRATION", 8)
+    monkeypatch.setattr(fingerprint, "simulate_rooms", lambda *args, **settings: shipped_rooms())
+
+
+SMALL = {"siamese": ("--pairs", 6), "vae": ()}
 
 
 Earmark = Callable[..., tuple[int, str, str]]
@@ -86,17 +93,30 @@ def test_a_bundle_is_trained_and_works(
 ) -> None:
     out = tmp_path / "run"
     command = ("train", kind, "--corpus", corpus, "--out", out, "--dim", dim, "--seed", 5)
+    command += SMALL[kind]
     code, said, progress = earmark(*command, "--steps", 4)
     assert code == 0
-    assert f"The bundle is in {out / 'bundle'}" in said
+    first, *last = said.splitlines()
+    assert first.startswith("The encoder: 0.")
+    assert first.endswith(" M parameters")
+    assert last[-1].startswith(f"The bundle is in {out / 'bundle'}; use it with: ")
+    assert any(line.startswith("Waiting for the degradations: ") for line in last)
     assert "Decoding: 1 of 1" in progress
     assert "Training: 4 of 4 loss " in progress
+    assert " waited " in progress
     assert " dev_loss " in progress
 
     meta = json.loads((out / "bundle" / "bundle.json").read_text())
     assert meta["name"] == name
     assert meta["training"]["steps"] == 4
     assert meta["training"]["seed"] == 5
+    (logged,) = read_log(out)
+    assert logged["kind"] == kind
+    assert logged["settings"]["network"]["dim"] == dim
+    assert logged["settings"]["steps"] == logged["figures"]["steps_taken"] == 4
+    assert 0.0 <= logged["figures"]["waited"] <= 1.0
+    assert logged["figures"]["dev_loss"] > 0.0
+    assert f"{logged['cost']['parameters'] / 1e6:,.2f} M parameters" in first
     bundles = [load_bundle(out / "bundle", precision) for precision in ("int8", "float32")]
     windows = cut_windows(log_mel(music[0][: 6 * music[1]], bundles[0].spec), bundles[0].spec)
     for bundle in bundles:
@@ -119,20 +139,85 @@ def test_a_bundle_is_trained_and_works(
     assert code == 0
     assert "Training:" not in progress
     assert {p: p.stat().st_mtime_ns for p in (out / "checkpoints").iterdir()} == kept
+    assert len(read_log(out)) == 2
+    assert "dev_loss" not in read_log(out)[1]["figures"]
     again = load_bundle(out / "bundle", "float32").encode(windows)
     np.testing.assert_allclose(again, bundles[1].encode(windows), atol=1e-5)
 
     # More steps go on from there.
     taken: list[int] = []
-    real = recipes.fit
+    module = fingerprint if kind == "siamese" else latent
+    real = module.fit
 
     def watched(*args: Any) -> None:
-        *rest, progress = args
-        real(*rest, lambda step, figures: (taken.append(step), progress(step, figures)))
+        *before, progress = args[:7]
+        both = lambda step, figures: (taken.append(step), progress(step, figures))  # noqa: E731
+        real(*before, both, *args[7:])
 
-    monkeypatch.setattr(recipes, "fit", watched)
+    monkeypatch.setattr(module, "fit", watched)
     assert earmark(*command, "--steps", 6)[0] == 0
     assert taken == [5, 6]
+
+
+def read_log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "experiment.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.usefixtures("small")
+def test_the_decision_about_pairs_is_calibrated(
+    similarity: str, corpus: Path, earmark: Earmark, tmp_path: Path, music: tuple[np.ndarray, int]
+) -> None:
+    command = ("train", "siamese", "--corpus", corpus, "--out", tmp_path, "--steps", 3)
+    code, said, _ = earmark(*command, *SMALL["siamese"], "--dim", 8, "--similarity", similarity)
+    assert code == 0
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.decision is not None
+    assert bundle.decision.similarity == similarity
+    (run,) = read_log(tmp_path)
+    assert run["settings"]["similarity"] == similarity
+    assert run["figures"]["equal_error_rate"] == bundle.decision.equal_error_rate
+    assert run["figures"]["top_1_among"] == 12
+    assert f"Same sound or not: {bundle.decision.equal_error_rate:.1%} equal error" in said
+    assert f"Among all held-back windows: {run['figures']['top_1']:.1%}" in said
+    windows = cut_windows(log_mel(music[0][: 6 * music[1]], bundle.spec), bundle.spec)
+    vectors = bundle.encode(windows)
+    assert bundle.same(vectors, vectors).all()
+    assert bundle.decision.compare(vectors, vectors) == pytest.approx(
+        0.0 if similarity == "euclidean" else 1.0, abs=1e-3
+    )
+
+
+@pytest.mark.usefixtures("small")
+def test_choices_reach_the_bundle(corpus: Path, earmark: Earmark, tmp_path: Path) -> None:
+    command = ("train", "siamese", "--corpus", corpus, "--steps", 2, *SMALL["siamese"])
+    choices = ("--loss", "triplet", "--margin", 0.3, "--input", "mfcc", "--channels", "4,6")
+    code, _, _ = earmark(*command, *choices, "--hidden", 5, "--dim", 6, "--out", tmp_path / "one")
+    assert code == 0
+    bundle = load_bundle(tmp_path / "one" / "bundle")
+    assert bundle.meta["network"] == {"dim": 6, "channels": [4, 6], "hidden": 5}
+    assert isinstance(bundle.inputs, MfccInput)
+    assert len(bundle.inputs.mean) == bundle.inputs.n_mfcc == 40
+    made_with = bundle.meta["training"]
+    assert {name: made_with[name] for name in ("loss", "margin", "inputs", "n_pairs")} == {
+        "loss": "triplet", "margin": 0.3, "inputs": "mfcc", "n_pairs": 6,
+    }  # fmt: skip
+    # Another run starts from its weights, and says so.
+    start = ("--from", tmp_path / "one", "--out", tmp_path / "two")
+    assert earmark(*command, *choices, "--hidden", 5, "--dim", 6, *start)[0] == 0
+    assert read_log(tmp_path / "two")[0]["settings"]["start"] == str(tmp_path / "one")
+
+
+@pytest.mark.usefixtures("small")
+def test_mixed_precision_gives_a_bundle_like_any(
+    corpus: Path, earmark: Earmark, tmp_path: Path, music: tuple[np.ndarray, int]
+) -> None:
+    command = ("train", "siamese", "--corpus", corpus, "--steps", 2, *SMALL["siamese"])
+    assert earmark(*command, "--dim", 8, "--out", tmp_path, "--mixed-precision")[0] == 0
+    bundle = load_bundle(tmp_path / "bundle", "float32")
+    windows = cut_windows(log_mel(music[0][: 4 * music[1]], bundle.spec), bundle.spec)
+    assert np.isfinite(bundle.encode(windows)).all()
+    assert bundle.meta["training"]["mixed_precision"] is True
 
 
 @pytest.mark.usefixtures("small")
@@ -140,6 +225,7 @@ def test_another_network_does_not_go_on_from_the_checkpoint(
     corpus: Path, earmark: Earmark, tmp_path: Path
 ) -> None:
     command = ("train", "siamese", "--corpus", corpus, "--out", tmp_path, "--steps", 1)
+    command += SMALL["siamese"]
     assert earmark(*command, "--dim", 8)[0] == 0
     code, _, told = earmark(*command, "--dim", 16)
     assert code == 2
@@ -185,6 +271,14 @@ def test_a_bad_corpus_is_one_sentence(
         ("vae", "--corpus", ".", "--out", "run", "--steps", "0"),
         ("vae", "--corpus", ".", "--out", "run", "--dim", "1"),
         ("vae", "--corpus", "."),
+        ("vae", "--corpus", ".", "--out", "run", "--loss", "triplet"),
+        ("vae", "--corpus", ".", "--out", "run", "--mixed-precision"),
+        ("siamese", "--corpus", ".", "--out", "run", "--loss", "hinge"),
+        ("siamese", "--corpus", ".", "--out", "run", "--channels", "32,x"),
+        ("siamese", "--corpus", ".", "--out", "run", "--channels", "32,0"),
+        ("siamese", "--corpus", ".", "--out", "run", "--channels", ""),
+        ("siamese", "--corpus", ".", "--out", "run", "--pairs", "12"),
+        ("siamese", "--corpus", ".", "--out", "run", "--margin", "0.1"),
     ],
 )
 def test_wrong_use_is_told(
@@ -210,6 +304,21 @@ def test_without_tensorflow_the_extra_is_named(
     assert code == 2
     assert told == "Error: training needs tensorflow: pip install 'earmark[train]'\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_too_many_convolutions_are_told(corpus: Path, earmark: Earmark, tmp_path: Path) -> None:
+    command = ("train", "vae", "--corpus", corpus, "--out", tmp_path)
+    code, _, told = earmark(*command, "--channels", "2,2,2,2,2,2")
+    assert code == 2
+    last = told.splitlines()[-1]
+    assert last == "Error: 6 convolutions: n_frames and n_bands must be multiples of 64"
+
+
+def test_every_choice_can_be_named(earmark: Earmark) -> None:
+    said = " ".join(earmark("train", "--help")[1].split())
+    for choices in (siamese.LOSSES, SIMILARITIES, fingerprint.INPUTS):
+        assert f"[{'|'.join(choices)}]" in said
 
 
 def test_the_steps_of_the_shipped_bundles_are_the_default(earmark: Earmark) -> None:
