@@ -28,8 +28,10 @@ from encoders.features import SILENCE_DB
 from index.catalog import Catalog
 from index.schema import ROWS
 
-FLAT_LIMIT = 100_000
-"""Up to this many windows (14 hours) every vector is compared; above, inverted lists are."""
+FLAT_LIMIT = 20_000
+"""Up to this many windows (3 hours) every vector is compared; above, inverted lists are: at 12
+hours they find as much of noisy queries as comparing everything does, in a twentieth of the time
+(docs/experiments.md)."""
 
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
@@ -52,15 +54,15 @@ class GenerationInfo:
 def index_factory(n_rows: int) -> tuple[str, int]:
     """The FAISS factory string for a size, and how many inverted lists to probe.
 
-    >>> index_factory(50_000)
+    >>> index_factory(5_000)
     ('Flat', 0)
     >>> index_factory(1_000_000)
-    ('IVF2048,SQ8', 64)
+    ('IVF2048,SQ8', 128)
     """
     if n_rows <= FLAT_LIMIT:
         return "Flat", 0
     n_lists = 2 ** round(math.log2(2 * math.sqrt(n_rows)))
-    return f"IVF{n_lists},SQ8", max(16, n_lists // 32)
+    return f"IVF{n_lists},SQ8", n_lists // 16
 
 
 def build_index(catalog: Catalog, progress: Progress | None = None) -> GenerationInfo:

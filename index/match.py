@@ -29,7 +29,7 @@ MAX_PER_RECORDING = 3
 """Of one recording: a loop must not crowd out the other recordings that a match is weighed
 against."""
 
-MAX_SEARCHED = 16
+MAX_SEARCHED = 64
 """Query windows that are looked up, evenly spread; all are used to rescore."""
 
 _SPEEDS = np.array([1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05, 0.94, 1.06])
