@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -23,9 +21,10 @@ import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from encoders.audio import AudioInfo, open_audio
-from encoders.bundle import load_bundle
+from encoders.audio import AudioInfo
 from encoders.errors import AudioError
+from pipelines.evaluate.results import machine
+from pipelines.evaluate.selection import measure_audio
 from pipelines.inputs import AUDIO_SUFFIXES
 
 CACHE = Path(tempfile.gettempdir()) / "earmark-benchmarks"
@@ -50,21 +49,6 @@ precision_option = click.option(
     "--precision", type=click.Choice(["int8", "float32"]), default="int8", show_default=True,
     help="Arithmetic of the encoders.",
 )  # fmt: skip
-
-
-def machine() -> dict[str, Any]:
-    """Where the figures were taken: CPU model, cores, Python, load."""
-    model = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model n")), model)
-    return {
-        "cpu": model or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
-    }
 
 
 def report(
@@ -153,32 +137,12 @@ def earmark(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-c", start, *map(str, arguments)]
 
 
-def catalog_key(uris: Sequence[str], encoder: str, vae: str, precision: str) -> str:
-    """Names a catalog in the cache: other inputs or encoders make another."""
-    hashes = [load_bundle(name, precision).sha256 for name in (encoder, vae)]
-    return hashlib.sha256("\n".join([*uris, *hashes, precision]).encode()).hexdigest()[:12]
-
-
 class AudioFile(NamedTuple):
     """A file that can be opened, and its length in seconds."""
 
     path: Path
     info: AudioInfo
     seconds: float
-
-
-def measure_audio(path: Path) -> tuple[AudioInfo, float]:
-    """What a file is, and its seconds: from its headers, or by decoding it if they do not tell.
-
-    Raises
-    ------
-    AudioError
-    """
-    with open_audio(path, 16_000) as stream:
-        if stream.info.seconds_expected is None:
-            for _ in stream.blocks():
-                pass
-        return stream.info, stream.info.seconds_expected or stream.seconds_decoded
 
 
 def audio_files(

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from _common import measure_audio
 from rich.console import Console
 from rich.table import Table
 
 from encoders.errors import AudioError
+from pipelines.evaluate.selection import measure_audio
 
 LIST = Path(__file__).parent / "corpus.csv.gz"
 

@@ -28,7 +28,6 @@ import soundfile
 from _common import (
     audio_files,
     cache_option,
-    catalog_key,
     choose_hours,
     earmark,
     encoder_option,
@@ -43,6 +42,7 @@ from encoders.audio import load_audio, open_audio
 from encoders.degrade import add_noise, colored_noise
 from index.catalog import Catalog
 from index.identify import Identifier
+from pipelines.evaluate.references import catalog_key
 from pipelines.inputs import local_path
 
 CLIP_RATE = 44_100

@@ -36,7 +36,6 @@ from _common import (
     earmark,
     encoder_option,
     json_option,
-    measure_audio,
     precision_option,
     report,
     run_measured,
@@ -46,6 +45,7 @@ from _common import (
 
 from encoders.audio import open_audio
 from encoders.features import mfcc_summary, stream_windows
+from pipelines.evaluate.selection import measure_audio
 from pipelines.ingest import IngestOptions, ingest
 from pipelines.shard import load_encoders
 

@@ -135,13 +135,26 @@ class Identifier:
         held = min(1.0, seconds * self.spec.sample_rate / self.spec.window_length)
         return [dataclasses.replace(s, score=s.score * held) for s in scored], seconds
 
+    def matches(self, name: str, scored: Iterable[Scored], seconds: float) -> list[Match]:
+        """Candidates as they are reported.
+
+        Parameters
+        ----------
+        name : str
+            What the matches call the query.
+        scored : iterable of Scored
+            Best first.
+        seconds : float
+            Length of the query.
+        """
+        return [self._match(name, rank, s, seconds) for rank, s in enumerate(scored, 1)]
+
     def _identify(
         self, name: str, blocks: Iterable[np.ndarray], top: int, threshold: float | None
     ) -> list[Match]:
         least = self.bundle.calibration.threshold if threshold is None else threshold
         scored, seconds = self.candidates(blocks)
-        found = [s for s in scored if s.score >= least][:top]
-        return [self._match(name, rank, s, seconds) for rank, s in enumerate(found, 1)]
+        return self.matches(name, [s for s in scored if s.score >= least][:top], seconds)
 
     def _match(self, name: str, rank: int, scored: Scored, seconds: float) -> Match:
         a = scored.alignment

@@ -19,6 +19,7 @@ COMMANDS = {
     "index": "Build the index of a catalog again.",
     "train": "Train an encoder.",
     "calibrate": "Fit the score of matches to a catalog.",
+    "evaluate": "Measure how well clips are found, beside other programs.",
 }
 
 EXIT_ERROR = 2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import io
 import sys
 import tarfile
@@ -17,49 +15,30 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import _clips
 import _common
-import accuracy
 import corpus
 import identify
 import ingest
 
 from encoders.audio import load_audio, open_audio
-from encoders.corpus import ROLES, read_corpus
+from encoders.corpus import ROLES
 from index.catalog import Catalog
 from index.identify import Identifier
 from pipelines.ingest import IngestOptions
+from pipelines.ingest import ingest as ingest_files
 
 BUNDLES = ROOT / "tests" / "data" / "bundles"
 ENCODER, VAE = str(BUNDLES / "fingerprint"), str(BUNDLES / "vae")
 OPTIONS = IngestOptions(ENCODER, VAE, "int8")
 
-DEV = ("palace.ogg", "media-threat.ogg", "musicbox.mp3")
-TRAIN = ("chaos-god.ogg", "eureka.m4a", "hacienda.mp3")
-NOISE = "restaurant.ogg"
+TRACKS = ("palace.ogg", "media-threat.ogg", "musicbox.mp3")
 
 
 @pytest.fixture(scope="module")
-def corpus_csv(demo_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "corpus.csv"
-    rows = [(name, "music", "dev") for name in DEV]
-    rows += [(name, "music", "train") for name in TRAIN] + [(NOISE, "noise", "dev")]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["path", "role", "split", "seconds"])
-        out.writerows([str(demo_tracks / name), role, split, "30"] for name, role, split in rows)
-    return path
-
-
-@pytest.fixture(scope="module")
-def chosen(corpus_csv: Path) -> _clips.Selection:
-    return _clips.select(read_corpus(corpus_csv), corpus_csv.parent, "dev", hours=0.0)
-
-
-@pytest.fixture(scope="module")
-def catalog(chosen: _clips.Selection, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    cache = tmp_path_factory.mktemp("cache")
-    return accuracy.prepare_catalog(chosen, cache, ENCODER, VAE, "int8")
+def catalog(demo_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    path = tmp_path_factory.mktemp("benchmarks") / "catalog"
+    ingest_files([str(demo_tracks / name) for name in TRACKS], path, OPTIONS)
+    return Catalog.open(path)
 
 
 def test_list_of_the_corpus_is_usable() -> None:
@@ -96,70 +75,6 @@ def test_unpack_goes_into_archives_and_keeps_only_what_is_listed(tmp_path: Path)
         Path("usr/base.pk3.d/music/a.ogg"): b"in the zip",
         Path("usr/b.ogg"): b"b",
     }
-
-
-def test_wilson_interval() -> None:
-    assert accuracy.wilson(170, 200) == pytest.approx((0.7940, 0.8929), abs=5e-4)
-    assert accuracy.wilson(0, 0) == (0.0, 1.0)
-
-
-def test_selection_leaves_music_out(
-    corpus_csv: Path, chosen: _clips.Selection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert sorted(t.path.name for t in chosen.queries) == sorted(DEV)
-    assert chosen.references == chosen.queries
-    assert [t.path.name for t in chosen.ambience] == [NOISE]
-    monkeypatch.setattr(_clips, "LEFT_OUT", 2)
-    more = _clips.select(read_corpus(corpus_csv), corpus_csv.parent, "dev", hours=1.0)
-    names = {t.path.name for t in more.references}, {t.path.name for t in more.absent}
-    assert set(DEV) < names[0]
-    assert names[1]
-    assert not names[0] & names[1]
-    assert names[0] | names[1] == {*DEV, *TRAIN}
-
-
-def test_clips_are_where_they_say(chosen: _clips.Selection) -> None:
-    clips = _clips.make_clips(chosen.queries, chosen, 6, 3.0, 16_000, seed=1)
-    assert len(clips) == 6
-    assert {c.background for c in clips} == {"ambience", "coloured"}
-    for clip in clips:
-        start = round(clip.start_s * 16_000)
-        whole = load_audio(clip.track.path, 16_000)
-        assert (clip.signal == whole[start : start + 48_000]).all()
-        assert clip.noise.shape == clip.signal.shape
-    again = _clips.make_clips(chosen.queries, chosen, 6, 3.0, 16_000, seed=1)
-    assert [c.start_s for c in again] == [c.start_s for c in clips]
-
-
-def test_accuracy_tells_right_from_wrong(catalog: Catalog, chosen: _clips.Selection) -> None:
-    identifier = Identifier(catalog.path, ENCODER)
-    rows = catalog.recordings(["uri", "recording_id", "seconds_decoded"]).to_pylist()
-    identity = {r["uri"]: (r["recording_id"], r["seconds_decoded"]) for r in rows}
-    clips = _clips.make_clips(chosen.queries, chosen, 4, 5.0, 16_000, seed=2)
-    hear = _clips.world("clean", 5.0, 16_000)
-    outcomes = accuracy.look_up(identifier, clips, hear, identity)
-    figures = accuracy.summarise(outcomes, [])
-    assert figures["recording"]["hits"] == figures["within_0.5_s"]["hits"] == 4
-    assert figures["false_accepts"]["n"] == 0
-
-    elsewhere = [dataclasses.replace(c, start_s=c.start_s + 2) for c in clips]
-    figures = accuracy.summarise(accuracy.look_up(identifier, elsewhere, hear, identity), outcomes)
-    assert figures["recording"]["hits"] == 4
-    assert figures["within_0.5_s"]["hits"] == 0
-    assert figures["false_accepts"]["hits"] == sum(o.found for o in outcomes)
-
-    others = {c.track: o.track for c in clips for o in clips if o.track != c.track}
-    swapped = [dataclasses.replace(c, track=others[c.track]) for c in clips]
-    figures = accuracy.summarise(accuracy.look_up(identifier, swapped, hear, identity), [])
-    assert figures["recording"]["hits"] == 0
-
-
-@pytest.mark.parametrize("condition", ["noise", "room", "phone", "gsm"])
-def test_conditions_change_the_clip(chosen: _clips.Selection, condition: str) -> None:
-    (clip,) = _clips.make_clips(chosen.queries, chosen, 1, 2.0, 16_000, seed=3)
-    heard = _clips.world(condition, 5.0, 16_000)(clip)
-    assert heard.shape == clip.signal.shape
-    assert abs(heard - clip.signal).max() > 0.01
 
 
 def test_identify_measures_every_stage(catalog: Catalog, tmp_path: Path) -> None:
