@@ -42,9 +42,9 @@ def calibrate(
     items: Sequence[Item],
     split: str,
     cache: Path,
-    n_clips: int = 600,
+    n_clips: int = 2000,
     seed: int = 0,
-    false_accept_rate: float = 0.01,
+    false_accept_rate: float = 0.002,
     progress: Progress | None = None,
 ) -> Outcome:
     """Fit the score to a catalog.
@@ -84,7 +84,8 @@ def calibrate(
             f"of the music in split {split!r}, {len(present)} files are in the catalog and "
             f"{len(absent)} are not: ingest about half of it, and calibrate with all of it"
         )
-    world = World(rate, _backgrounds(mine, cache, rate), shipped_rooms())
+    noises, voices = _backgrounds(mine, cache, rate)
+    world = World(rate, noises, shipped_rooms(), voices)
     evidence: list[Evidence] = []
     made = {False: 0, True: 0}
     known = _similarity_of_known(present, identifier, rng)
@@ -130,10 +131,16 @@ def passes(evidence: Evidence, calibration: Calibration) -> bool:
     return score >= calibration.threshold
 
 
-def _backgrounds(items: Sequence[Item], cache: Path, rate: int) -> list[PcmCache]:
-    by_role = ([i for i in items if i.role == role] for role in ("noise", "speech"))
-    caches = [PcmCache.build(chosen, cache, rate) for chosen in by_role if chosen]
-    return [c for c in caches if len(c)]
+def _backgrounds(
+    items: Sequence[Item], cache: Path, rate: int
+) -> tuple[list[PcmCache], list[PcmCache]]:
+    # Ambience and effects; speech. Not music: it may be in the catalog, and then it is rightly
+    # found.
+    noise, event, speech = (
+        PcmCache.build([i for i in items if i.role == role], cache, rate)
+        for role in ("noise", "event", "speech")
+    )
+    return [c for c in (noise, event) if len(c)], [speech] if len(speech) else []
 
 
 def _clips(

@@ -18,10 +18,10 @@ import click
     help="Encoder whose calibration is written: the one that made the catalog.",
 )  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Split of the corpus to use.")
-@click.option("--clips", type=click.IntRange(min=20), default=1000, show_default=True)
+@click.option("--clips", type=click.IntRange(min=20), default=2000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--false-accepts", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+    "--false-accepts", type=click.FloatRange(0, 1), default=0.002, show_default=True,
     help="Share of absent clips that the threshold lets pass.",
 )  # fmt: skip
 @click.option(
