@@ -14,9 +14,9 @@ import soxr
 from encoders.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import CatalogError
-from encoders.features import SILENCE_DB, FeatureSpec, stream_windows
+from encoders.features import SILENCE_DB, FeatureSpec, cut_windows, stream_windows
 from index.catalog import Catalog
-from index.match import STEPS, Scored, find_alignments, score_alignments
+from index.match import EDGE, STEPS, Scored, find_alignments, score_alignments
 from index.schema import Match
 from index.search import FingerprintIndex
 
@@ -108,7 +108,8 @@ class Identifier:
         Returns
         -------
         fingerprints : np.ndarray [shape=(n, dim), dtype=float32]
-            Zero where the signal is silent.
+            Every ``spec.window_hop`` samples, the first ``EDGE`` of them before the signal begins;
+            zero where it is silent.
         seconds : float
         """
         n_samples = 0
@@ -120,11 +121,33 @@ class Identifier:
                 yield block
 
         batches = [np.empty((0, self.bundle.dim), np.float32)]
+        windows = np.empty((0, self.spec.window_frames, self.spec.n_mels), np.float32)
         for _, windows in stream_windows(counted(), self.spec):
-            fingerprints = self.bundle.encode(windows)
-            fingerprints[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
-            batches.append(fingerprints)
-        return np.concatenate(batches), n_samples / self.spec.sample_rate
+            if len(batches) == 1:
+                batches.append(self._encode(self._beyond(windows[0], before=True)))
+            batches.append(self._encode(windows))
+        if len(windows):
+            batches.append(self._encode(self._beyond(windows[-1], before=False)))
+        fingerprints = np.concatenate(batches)
+        if n_samples < self.spec.window_length:
+            # A single window, and part of it is padding already.
+            fingerprints[:EDGE] = fingerprints[-EDGE:] = 0.0
+        return fingerprints, n_samples / self.spec.sample_rate
+
+    def _encode(self, windows: np.ndarray) -> np.ndarray:
+        fingerprints = self.bundle.encode(windows)
+        fingerprints[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
+        return fingerprints
+
+    def _beyond(self, window: np.ndarray, before: bool) -> np.ndarray:
+        # Windows that reach past an end of the signal [shape=(EDGE, window_frames, n_mels)]: its
+        # first or last frame goes on.
+        hop, reach = self.spec.hop_frames, EDGE * self.spec.hop_frames
+        if before:
+            frames = np.concatenate([window[:1].repeat(reach, axis=0), window[:-hop]])
+        else:
+            frames = np.concatenate([window[hop:], window[-1:].repeat(reach, axis=0)])
+        return cut_windows(frames, self.spec)
 
     def candidates(self, blocks: Iterable[np.ndarray]) -> tuple[list[Scored], float]:
         """All rescored alignments of a signal, best first, and its seconds."""
@@ -161,11 +184,11 @@ class Identifier:
         step = self.spec.window_hop / self.spec.sample_rate
         length = self.spec.window_length / self.spec.sample_rate
         reference_seconds = self.index.seconds(a.recording)
-        query_start = a.first * step
+        query_start = max(0.0, (a.first - EDGE) * step)
         # A query's last windows may end up to a step before it does.
-        query_end = min(seconds, a.last * step + length + step)
+        query_end = min(seconds, (a.last - EDGE) * step + length + step)
         # Where the reference begins after the query, or ends before it, so does the match.
-        reference_start = step * a.reference_step(a.first)
+        reference_start = step * a.reference_step(query_start / step + EDGE)
         if reference_start < 0:
             query_start -= reference_start / a.speed
             reference_start = 0.0

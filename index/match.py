@@ -2,8 +2,8 @@
 
 Query windows are taken ``STEPS`` times as densely as reference windows, so that the alignment of a
 query with a recording is a whole number of query steps: ``lag = STEPS * j - i`` for reference
-window ``j`` and query window ``i``. Hits vote for lags; the lags with the most votes are rescored
-with all windows of the sequence, at several speeds; the evidence becomes a score.
+window ``j`` and query window ``i``. Every hit proposes a lag; those whose surroundings agree best
+are rescored with all windows of the sequence, at several speeds; the evidence becomes a score.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from index.search import FingerprintIndex
 STEPS = 4
 """Query windows per reference hop."""
 
+EDGE = STEPS // 2
+"""Query windows before the first whole one and after the last: a clip of one second, too, meets the
+reference windows on both sides of it."""
+
 N_HITS = 20
 """Neighbours looked up for each query window."""
 
-N_CANDIDATES = 16
+N_CANDIDATES = 32
 """Alignments that are rescored."""
 
 MAX_PER_RECORDING = 3
@@ -33,6 +37,8 @@ MAX_SEARCHED = 64
 """Query windows that are looked up, evenly spread; all are used to rescore."""
 
 _SPEEDS = np.array([1.0, 0.99, 1.01, 0.98, 1.02, 0.97, 1.03, 0.96, 1.04, 0.95, 1.05, 0.94, 1.06])
+# Reference hops on both sides of a hit that are looked at before it is rescored: 5 s.
+_REACH = 10
 # Another speed must explain the query better than this much over speed 1.
 _SPEED_GAIN = 0.03
 # Speeds differ by less than a query step in shorter queries.
@@ -115,54 +121,71 @@ def find_alignments(queries: np.ndarray, index: FingerprintIndex) -> list[Alignm
     n = min(MAX_SEARCHED, len(sounding))
     searched = sounding[np.linspace(0, len(sounding) - 1, n).round().astype(int)]
     scores, rows = index.search(queries[searched], N_HITS)
-    candidates = vote(searched, scores, rows, index)
+    candidates = propose(queries, searched, scores, rows, index)
     alignments = [rescore(queries, index, recording, lag) for recording, lag in candidates]
     found = [a for a in alignments if a is not None]
     return _distinct(sorted(found, key=lambda a: -a.similarity))
 
 
-def vote(
-    searched: np.ndarray, scores: np.ndarray, rows: np.ndarray, index: FingerprintIndex
+def propose(
+    queries: np.ndarray,
+    searched: np.ndarray,
+    scores: np.ndarray,
+    rows: np.ndarray,
+    index: FingerprintIndex,
 ) -> list[tuple[int, int]]:
-    """Alignments that most hits speak for.
+    """Alignments worth rescoring: every hit is one, and what lies around it speaks for it.
 
     Parameters
     ----------
+    queries : np.ndarray [shape=(n_queries, dim)]
     searched : np.ndarray [shape=(n,)]
         Query window of each line of ``scores`` and ``rows`` [shape=(n, k)].
 
     Returns
     -------
     candidates : list of (recording, lag)
-        Most votes first.
+        Most similar first.
     """
     # Silence is stored as zeros.
     hit = (rows >= 0) & (scores > 0)
     steps = np.broadcast_to(searched[:, None], rows.shape)[hit]
     recordings = index.recording_of(rows[hit])
     lags = STEPS * (rows[hit] - index.first_rows[recordings]) - steps
-    # Cubed, a few close neighbours outweigh many far ones.
-    weights = np.maximum(scores[hit], 0.0) ** 3
-    # A query step or two of drift, as a change of speed causes, is still one alignment.
-    bins = np.stack([recordings, lags // STEPS], axis=1)
-    unique, inverse = np.unique(bins, axis=0, return_inverse=True)
-    votes = np.bincount(inverse.ravel(), weights)
-    neighbour = np.zeros_like(votes)
-    adjacent = (np.diff(unique[:, 0]) == 0) & (np.diff(unique[:, 1]) == 1)
-    neighbour[1:][adjacent] = votes[:-1][adjacent]
-    neighbour[:-1][adjacent] = np.maximum(neighbour[:-1][adjacent], votes[1:][adjacent])
+    _, first = np.unique(np.stack([recordings, lags], axis=1), axis=0, return_index=True)
+    similarity = _similarity_around(queries, steps[first], rows[hit][first], index)
     candidates: list[tuple[int, int]] = []
     chosen: dict[int, list[int]] = collections.defaultdict(list)
-    for recording, lag_bin in unique[np.argsort(-(votes + neighbour), kind="stable")].tolist():
-        # Rescoring looks at the neighbouring bins as well.
-        near = any(abs(lag_bin - other) <= 1 for other in chosen[recording])
+    for i in first[np.argsort(-similarity, kind="stable")].tolist():
+        recording, lag = int(recordings[i]), int(lags[i])
+        # Rescoring looks at the neighbouring lags as well.
+        near = any(abs(lag - other) <= STEPS for other in chosen[recording])
         if near or len(chosen[recording]) == MAX_PER_RECORDING:
             continue
-        chosen[recording].append(lag_bin)
-        candidates.append((recording, lag_bin * STEPS + STEPS // 2))
+        chosen[recording].append(lag)
+        candidates.append((recording, lag))
         if len(candidates) == N_CANDIDATES:
             break
     return candidates
+
+
+def _similarity_around(
+    queries: np.ndarray, steps: np.ndarray, rows: np.ndarray, index: FingerprintIndex
+) -> np.ndarray:
+    # Mean similarity of each hit and its neighbours at speed 1 [shape=(n_hits,)].
+    distance = np.arange(-_REACH, _REACH + 1)
+    around = steps[:, None] + STEPS * distance
+    beside = rows[:, None] + distance
+    recordings = index.recording_of(rows)
+    begin = index.first_rows[recordings][:, None]
+    end = begin + index.n_rows[recordings][:, None]
+    met = (beside >= begin) & (beside < end) & _meets(around, _sounding(queries))
+    pairs = np.zeros(met.shape, np.float32)
+    known = index.vectors[beside[met]].astype(np.float32)
+    pairs[met] = np.einsum("nd,nd->n", queries[around[met]], known)
+    # Beyond an end of the recording there is nothing to agree with: half of it must not win.
+    possible = _meets(around, _sounding(queries)).sum(axis=1)
+    return pairs.sum(axis=1) / np.maximum(met.sum(axis=1), (possible + 1) // 2)
 
 
 def rescore(
