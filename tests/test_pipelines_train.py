@@ -205,7 +205,7 @@ def test_choices_reach_the_bundle(corpus: Path, earmark: Earmark, tmp_path: Path
     # Another run starts from its weights, and says so.
     start = ("--from", tmp_path / "one", "--out", tmp_path / "two")
     assert earmark(*command, *choices, "--hidden", 5, "--dim", 6, *start)[0] == 0
-    assert read_log(tmp_path / "two")[0]["settings"]["start"] == str(tmp_path / "one")
+    assert read_log(tmp_path / "two")[0]["settings"]["start"] == "one"
 
 
 @pytest.mark.usefixtures("small")

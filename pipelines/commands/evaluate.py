@@ -29,9 +29,14 @@ class _Separated(click.ParamType):
         return value if isinstance(value, list) else [v for v in value.split(",") if v]
 
 
-@click.group("evaluate")
+@click.group("evaluate", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Measure how well Earmark works, beside other programs."""
+    """Measure how well Earmark works, beside other programs.
+
+    \b
+    Example:
+      earmark evaluate fingerprints --corpus corpus.csv --out evaluation
+    """
 
 
 @command.command("fingerprints")

@@ -67,10 +67,14 @@ class Results:
 
     @functools.cached_property
     def present_after_all(self) -> set[str]:
-        """Absent queries that some system showed to be in the data base, under another name."""
-        absent = [q.id for q in self.evaluation.queries if q.absent]
-        found = self.evaluation.answers.values()
-        return {i for i in absent if any(answers[i].outcome.recording for answers in found)}
+        """Absent queries of recordings that are in the data base under another name.
+
+        A place that sounds the same as one query of a recording shows it for all of them.
+        """
+        absent = [q for q in self.evaluation.queries if q.absent]
+        systems = self.evaluation.answers.values()
+        there = {q.track for q in absent if any(a[q.id].outcome.recording for a in systems)}
+        return {q.id for q in absent if q.track in there}
 
     def core(self, system: str, metric: str, seconds: float) -> Share:
         """Mean over the core conditions."""
