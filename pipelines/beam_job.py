@@ -1,4 +1,7 @@
-"""The Beam pipeline of ingest: references to inputs in, one small status record per shard out."""
+"""The Beam pipeline: references to inputs in, one small status record per shard out.
+
+What is done with a shard is a :class:`Work`: ingest's, or that of a bulk match.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from encoders.errors import EarmarkError
 from pipelines.beam_options import quiet_logging
 from pipelines.inputs import Input
 from pipelines.progress import RunState
-from pipelines.shard import Job, load_encoders, process_shards
+from pipelines.shard import Work, process_shards
 
 # Shards in one element when this process does all the work: enough to keep its threads busy.
 _SHARDS_PER_ELEMENT = 64
@@ -35,20 +38,19 @@ class ProcessShards(beam.DoFn):
     Flushes inside ``process``: some runners lose what ``finish_bundle`` emits.
     """
 
-    def __init__(self, job: Job, threads: int, token: str) -> None:
-        self._job = job
+    def __init__(self, work: Work, threads: int, token: str) -> None:
+        self._work = work
         self._threads = threads
         self._token = token
 
     def setup(self) -> None:
-        """Load the encoders."""
-        precision = self._job.config.fingerprint.precision
-        load_encoders(self._job.fingerprint, self._job.vae, precision)
+        """Load what the work needs."""
+        self._work.prepare()
 
     def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
-        """Turn every shard into a part of the catalog."""
+        """Turn every shard into its output."""
         state = _STATES.get(self._token) or RunState()
-        n_rows = process_shards(shards, self._job, state, self._threads)
+        n_rows = process_shards(shards, self._work, state, self._threads)
         yield sum(map(len, shards)), sum(n_rows)
 
 
@@ -63,13 +65,13 @@ def runner_of(beam_args: Sequence[str]) -> str | None:
     runner: str | None = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
     if runner is not None and runner.rpartition(".")[2].lower() == "daskrunner":
         raise EarmarkError(
-            "the DaskRunner loses records, so ingest refuses it: use another runner, or none"
+            "the DaskRunner loses records, so earmark refuses it: use another runner, or none"
         )
     return runner
 
 
 def run_job(
-    shards: Shards, job: Job, state: RunState, threads: int, beam_args: Sequence[str]
+    shards: Shards, work: Work, state: RunState, threads: int, beam_args: Sequence[str]
 ) -> None:
     """Run the pipeline to its end.
 
@@ -78,7 +80,7 @@ def run_job(
     Parameters
     ----------
     shards : list of list of Input
-    job : Job
+    work : Work
     state : RunState
     threads : int
         Shards at a time in one worker.
@@ -88,7 +90,7 @@ def run_job(
     Raises
     ------
     EarmarkError
-        If the catalog cannot be written.
+        If the output cannot be written.
     KeyboardInterrupt
     """
     runner = runner_of(beam_args)
@@ -104,7 +106,7 @@ def run_job(
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
-                | "Ingest" >> beam.ParDo(ProcessShards(job, threads, token))
+                | "Process" >> beam.ParDo(ProcessShards(work, threads, token))
                 | "Rows" >> beam.Map(lambda status: status[1])
                 | "Count" >> beam.CombineGlobally(sum)
                 | "Check" >> beam.Map(_check_rows, n_inputs)

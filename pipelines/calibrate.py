@@ -13,7 +13,7 @@ from encoders.bundle import Calibration
 from encoders.corpus import Item, PcmCache
 from encoders.degrade import World, shipped_rooms
 from encoders.errors import AudioError, EarmarkError
-from index.calibration import Evidence, fit_calibration
+from index.calibration import Judged, fit_calibration
 from index.identify import Identifier
 from index.match import Scored
 
@@ -89,7 +89,7 @@ def calibrate(
         )
     noises, voices = _backgrounds(mine, cache, rate)
     world = World(rate, noises, shipped_rooms(), voices)
-    evidence: list[Evidence] = []
+    judged: list[Judged] = []
     made = {False: 0, True: 0}
 
     def is_unknown(signal: np.ndarray) -> bool:
@@ -101,19 +101,17 @@ def calibrate(
             if best := _most_similar(identifier, clip):
                 found = identifier.index.recording_id(best.alignment.recording)
                 right = not is_absent and found == ingested[str(path)]
-                evidence.append(
-                    Evidence(best.similarity, best.margin, best.alignment.n_pairs, right, is_absent)
-                )
+                judged.append(Judged(best.evidence, right, is_absent))
             if progress:
                 progress(sum(made.values()), n_clips)
-    calibration = fit_calibration(evidence, false_accept_rate)
+    calibration = fit_calibration(judged, false_accept_rate)
     return Outcome(
         calibration,
         n_present=made[False],
         n_absent=made[True],
-        top1=sum(e.right for e in evidence) / made[False],
-        accepted=sum(e.right and passes(e, calibration) for e in evidence) / made[False],
-        false_accepts=sum(e.absent and passes(e, calibration) for e in evidence),
+        top1=sum(j.right for j in judged) / made[False],
+        accepted=sum(j.right and passes(j, calibration) for j in judged) / made[False],
+        false_accepts=sum(j.absent and passes(j, calibration) for j in judged),
     )
 
 
@@ -124,13 +122,12 @@ def _anything(signal: np.ndarray) -> bool:
 def _most_similar(identifier: Identifier, signal: np.ndarray) -> Scored | None:
     # By similarity, not by score: that is what is being fitted.
     scored, _ = identifier.candidates([signal])
-    return max(scored, key=lambda s: s.similarity, default=None)
+    return max(scored, key=lambda s: s.evidence.similarity, default=None)
 
 
-def passes(evidence: Evidence, calibration: Calibration) -> bool:
+def passes(judged: Judged, calibration: Calibration) -> bool:
     """Whether a candidate is reported at the default threshold."""
-    score = calibration.score(evidence.similarity, evidence.margin, evidence.n_pairs)
-    return score >= calibration.threshold
+    return calibration.score(judged.evidence.features()) >= calibration.threshold
 
 
 def _backgrounds(
@@ -188,7 +185,7 @@ def _is_known(signal: np.ndarray, identifier: Identifier) -> bool:
     starts = np.linspace(0, max(0, len(signal) - n), _PROBES).astype(int)
     probes = (_most_similar(identifier, signal[start : start + n]) for start in np.unique(starts))
     return any(
-        best.similarity > _KNOWN_SIMILARITY and best.margin > _KNOWN_MARGIN
+        best.evidence.similarity > _KNOWN_SIMILARITY and best.evidence.lead > _KNOWN_MARGIN
         for best in probes
         if best is not None
     )

@@ -14,6 +14,8 @@ COMMANDS = {
     "demo": "See it work on the tracks that come with earmark.",
     "ingest": "Ingest audio into a catalog.",
     "identify": "Find out which recording a clip is from, and where in it.",
+    "match": "Identify a whole corpus of files.",
+    "monitor": "Tell what is played when in hours of audio, or in a stream.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",

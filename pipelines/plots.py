@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,37 @@ def plot_match(
     )
     below.set_xlabel("time in the reference, s")
     figure.savefig(path, dpi=110)
+
+
+def plot_timeline(segments: Sequence[Match], path: Path) -> None:
+    """Draw what was played when: a row for every recording, in the order of their first segment.
+
+    Parameters
+    ----------
+    segments : sequence of Match
+        Of one or several signals, each of which gets a panel; gaps are grey.
+    path : Path
+        PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(s.query for s in segments))
+    rows = {n: list(dict.fromkeys(_row(s) for s in segments if s.query == n)) for n in names}
+    heights = [max(2, len(rows[name])) for name in names]
+    figure = Figure(figsize=(12, 1.2 * len(names) + 0.22 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        for s in segments:
+            if s.query == name and s.query_start_s is not None and s.query_end_s is not None:
+                span = (s.query_start_s / 60, (s.query_end_s - s.query_start_s) / 60)
+                color = f"C{rows[name].index(_row(s)) % 10}" if s.reference else "lightgrey"
+                axes.broken_barh([span], (rows[name].index(_row(s)) - 0.4, 0.8), color=color)
+        axes.set_yticks(range(len(rows[name])), rows[name], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("min")
+    figure.savefig(path, dpi=110)
+
+
+def _row(segment: Match) -> str:
+    return Path(segment.reference).name if segment.reference else "nothing found"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 import time
@@ -85,7 +86,10 @@ class RunState:
 
 @contextlib.contextmanager
 def live_display(
-    n_inputs: int, counts: Callable[[], Counts], stream: TextIO | None = None
+    n_inputs: int,
+    counts: Callable[[], Counts],
+    stream: TextIO | None = None,
+    description: str = "Ingesting",
 ) -> Iterator[None]:
     """Show the counters while the body runs: a bar on a terminal, else a line every 10 s.
 
@@ -96,10 +100,12 @@ def live_display(
         Gives the counters; called from a thread of its own.
     stream : TextIO, optional
         [default: standard error]
+    description : str
+        What the bar says.
     """
     stream = stream or sys.stderr
-    show = _bar if stream.isatty() else _lines
     ended = threading.Event()
+    show = functools.partial(_bar, description) if stream.isatty() else _lines
     thread = threading.Thread(target=show, args=(n_inputs, counts, stream, ended), daemon=True)
     thread.start()
     try:
@@ -173,12 +179,16 @@ def _lines(
 
 
 def _bar(
-    n_inputs: int, counts: Callable[[], Counts], stream: TextIO, ended: threading.Event
+    description: str,
+    n_inputs: int,
+    counts: Callable[[], Counts],
+    stream: TextIO,
+    ended: threading.Event,
 ) -> None:
     begin = time.monotonic()
     columns = "files · {task.fields[failed]} failed · {task.fields[audio]} · ETA"
     with _progress(stream, columns) as progress:
-        task = progress.add_task("Ingesting", total=n_inputs, failed=0, audio="")
+        task = progress.add_task(description, total=n_inputs, failed=0, audio="")
         last = False
         while not last:
             last = ended.wait(_LIVE_INTERVAL)

@@ -1,4 +1,4 @@
-"""One shard of inputs to one part of the catalog: a plain function, which Beam only calls.
+"""One shard of inputs to one part of the output: a plain function, which Beam only calls.
 
 A shard runs in one thread, file by file, so that its memory is that of one file's decoder and a
 few megabytes of windows; several shards run at the same time.
@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,25 @@ _WINDOWS_PER_BATCH = 64
 _HASH_BLOCK = 1 << 20
 
 
+class Work(Protocol):
+    """What is done with every shard of a run. Pickled to the workers."""
+
+    def prepare(self) -> None:
+        """Load, once per process, what all shards need."""
+
+    def process(self, shard: Sequence[Input], state: RunState) -> int:
+        """Do a shard; doing it twice is the same as once.
+
+        Returns
+        -------
+        n_rows : int
+            Inputs that are done: all of the shard, unless the run was stopped.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all shards of a run have in common.
+    """What all shards of an ingest have in common: its :class:`Work`.
 
     Parameters
     ----------
@@ -53,6 +69,17 @@ class Job:
     fingerprint: str
     vae: str
     config: CatalogConfig
+
+    def prepare(self) -> None:
+        """Load the encoders."""
+        self._encoders()
+
+    def process(self, shard: Sequence[Input], state: RunState) -> int:
+        """Turn a shard into a part of the catalog."""
+        return process_shard(shard, self, self._encoders(), state)
+
+    def _encoders(self) -> Encoders:
+        return load_encoders(self.fingerprint, self.vae, self.config.fingerprint.precision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +116,20 @@ def load_encoders(fingerprint: str, vae: str, precision: str) -> Encoders:
 
 
 def process_shards(
-    shards: Sequence[Sequence[Input]], job: Job, state: RunState, threads: int
+    shards: Sequence[Sequence[Input]], work: Work, state: RunState, threads: int
 ) -> list[int]:
     """Process several shards, ``threads`` at a time.
 
     Returns
     -------
     n_rows : list of int
-        Status rows of each shard: as many as it has inputs, unless the run was stopped.
+        Inputs done of each shard: all, unless the run was stopped.
     """
-    config = job.config
-    encoders = load_encoders(job.fingerprint, job.vae, config.fingerprint.precision)
+    work.prepare()
 
     def process(shard: Sequence[Input]) -> int:
         try:
-            return process_shard(shard, job, encoders, state)
+            return work.process(shard, state)
         except BaseException as error:
             state.abort(error)
             raise

@@ -37,6 +37,7 @@ KEYS = [
     "reference_end_s",
     "score",
     "speed",
+    "alternatives",
 ]
 
 
@@ -289,12 +290,12 @@ def test_a_match_is_the_json_lines_contract(
     line = json.loads(json.dumps(match.to_dict()))
     assert list(line) == KEYS
     kinds = [type(value) for value in line.values()]
-    assert kinds == [str, int, str, str, float, float, float, float, float, float]
+    assert kinds == [str, int, str, str, float, float, float, float, float, float, list]
     assert line["query"] == "é\n"
     assert len(line["recording_id"]) == 32
     nothing = Match(query="x", rank=0, reference=None).to_dict()
     assert list(nothing) == KEYS
-    assert nothing == dict.fromkeys(KEYS) | {"query": "x", "rank": 0}
+    assert nothing == dict.fromkeys(KEYS) | {"query": "x", "rank": 0, "alternatives": ()}
 
 
 def test_the_reference_is_named_as_it_was_given(
