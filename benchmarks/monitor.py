@@ -165,9 +165,7 @@ def compare(segments: Sequence[Match], planted: Sequence[Planted]) -> dict[str, 
     precision = len(of_told) / max(1, len(told))
     recall = len(of_told) / max(1, len(truth))
     start, end, place = np.median(np.array(errors or [(np.nan,) * 3]), axis=0).tolist()
-    false_s = sum(
-        s.query_end_s - s.query_start_s for i, s in enumerate(told) if i not in of_told
-    )
+    false_s = sum(s.query_end_s - s.query_start_s for i, s in enumerate(told) if i not in of_told)
     return {
         "segments": len(told),
         "planted": len(truth),

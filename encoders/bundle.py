@@ -53,9 +53,9 @@ class Calibration:
         The score from which a match is reported.
     """
 
-    intercept: float = -12.0
+    intercept: float = -5.0
     weights: Mapping[str, float] = dataclasses.field(
-        default_factory=lambda: {"similarity": 20.0, "lead": 10.0, "length": 0.5}
+        default_factory=lambda: {"field": 40.0, "focus": 10.0, "length": 0.5, "share": 4.0}
     )
     threshold: float = 0.5
 
@@ -69,7 +69,7 @@ class Calibration:
         if "weights" not in meta:
             old = {"similarity": "similarity", "margin": "lead", "length": "length"}
             weights = {new: float(meta.pop(name)) for name, new in old.items() if name in meta}
-            return cls(**meta, weights=weights) if weights else cls(**meta)
+            return cls(**meta, weights=weights | {"share": 4.0}) if weights else cls(**meta)
         return cls(**meta)
 
     def logit(self, features: Mapping[str, float]) -> float:

@@ -14,26 +14,35 @@ from index.match import FEATURES, Evidence
 
 # Pulls the coefficients to zero where the two classes can be told apart without a single error.
 _RIDGE = 1e-3
+# A part is the best of several places, lengths and candidates: its odds count as chosen so often.
+_SHARE = 4.0
 # The scores of absent clips above this quantile make the tail that the threshold is read from.
 _TAIL = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """The best candidate of a clip, and whether it was right.
+    """A clip, its candidates, and the truth.
 
     Attributes
     ----------
-    evidence : Evidence
-    right : bool
-        The clip is in the catalog and the candidate is its recording.
+    candidates : sequence of (sequence of Evidence, bool)
+        Most similar first: the evidence for each, of the whole and perhaps of a part, and whether
+        it is the recording that the clip is from.
     absent : bool
         The clip is not in the catalog.
     """
 
-    evidence: Evidence
-    right: bool
+    candidates: Sequence[tuple[Sequence[Evidence], bool]]
     absent: bool
+
+    def best(self, calibration: Calibration) -> tuple[float, bool]:
+        """The logit of the surest candidate, and whether it is right."""
+        logits = (
+            (max(calibration.logit(e.features()) for e in options), right)
+            for options, right in self.candidates
+        )
+        return max(logits, key=lambda pair: pair[0])
 
 
 def fit_calibration(
@@ -63,11 +72,13 @@ def fit_calibration(
     ValueError
         If there are no right or no absent clips to learn from.
     """
-    right = np.array([j.right for j in judged])
-    absent = np.array([j.absent for j in judged])
+    # The most similar candidate of each clip, as a whole.
+    right = np.array([j.candidates[0][1] for j in judged], bool)
+    absent = np.array([j.absent for j in judged], bool)
     if not right.any() or not absent.any():
         raise ValueError("calibration needs clips that are in the catalog and clips that are not")
-    features = np.array([[j.evidence.features()[name] for name in names] for j in judged])
+    evidence = [j.candidates[0][0][0].features() for j in judged]
+    features = np.array([[e[name] for name in names] for e in evidence])
     # Features of one scale, so that the ridge weighs on all of them alike.
     scale = np.maximum(features.std(axis=0), 1e-6)
     design = np.column_stack([np.ones(len(features)), features / scale])
@@ -90,10 +101,9 @@ def fit_calibration(
         bounds=[(None, None)] + [(0.0, None)] * len(names),
     ).x
     found = {name: round(float(c), 4) for name, c in zip(names, fitted[1:] / scale, strict=True)}
-    calibration = Calibration(
-        round(float(fitted[0]), 4), {name: weight for name, weight in found.items() if weight}
-    )
-    logits = np.array([calibration.logit(j.evidence.features()) for j in judged])
+    weights_by_name = {name: weight for name, weight in found.items() if weight} | {"share": _SHARE}
+    calibration = Calibration(round(float(fitted[0]), 4), weights_by_name)
+    logits = np.array([j.best(calibration)[0] for j in judged])
     threshold = probability(tail_quantile(logits[absent], false_accept_rate))
     # Never so low that a guess passes.
     threshold = round(min(0.9999, max(0.5, threshold)), 4)
@@ -118,5 +128,6 @@ def tail_quantile(values: np.ndarray, rate: float) -> float:
     beyond = values[values > start]
     if rate >= 1 - _TAIL or len(beyond) < 2:
         return float(np.quantile(values, 1 - rate, method="higher")) + 1e-3
-    mean = float((beyond - start).mean())
-    return start + mean * float(np.log(len(beyond) / len(values) / rate))
+    # By the median: a clip that is there after all, under another name, must not decide.
+    scale = float(np.median(beyond - start) / np.log(2))
+    return start + scale * float(np.log(len(beyond) / len(values) / rate))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from encoders.bundle import Calibration, probability
+from encoders.bundle import Calibration
 from index.match.align import Alignment
 from index.match.evidence import Evidence, Weighing
 from index.search import FingerprintIndex
 
-# A part of a query that is shorter than this share of it is weighed on its own as well.
-_WHOLE = 0.85
-# Without each other, two recordings at once must be so much surer than one (in odds).
-_MIXED_ODDS = 3.0
+# Alignments that are weighed: the most similar as a whole, and those that agree most in a part;
+# and, with them, all that are the same sound.
+_MAX_WEIGHED = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +30,15 @@ class Scored:
         Of the whole alignment, or of the part of it that says more.
     group : int
         The same for alignments that are one sound: another place of a loop, another copy.
+    options : tuple of Evidence
+        What ``evidence`` was chosen from: of the whole, and perhaps of a part.
     """
 
     alignment: Alignment
     score: float
     evidence: Evidence
-    group: int = 0
+    group: int
+    options: tuple[Evidence, ...]
 
 
 def score_alignments(
@@ -58,58 +59,30 @@ def score_alignments(
     Returns
     -------
     scored : list of Scored
-        Best first.
+        Best first; alignments that stand no chance are left out.
     """
     if not alignments:
         return []
     weighing = Weighing(queries, alignments, index)
-    scored = [_score(i, weighing, a, calibration) for i, a in enumerate(alignments)]
-    scored = _add_the_mixed(scored, weighing, alignments, calibration)
+    scored = [
+        _score(number, weighing, alignments[number], calibration)
+        for number in _worth_weighing(alignments, weighing.groups)
+    ]
     return sorted(scored, key=lambda s: (-s.score, -s.evidence.similarity))
 
 
+def _worth_weighing(alignments: Sequence[Alignment], groups: np.ndarray) -> list[int]:
+    agreement = [-float(a.pairs[a.part[0] : a.part[1] + 1].sum()) for a in alignments]
+    best = np.argsort(agreement, kind="stable")[:_MAX_WEIGHED]
+    chosen = {*range(min(_MAX_WEIGHED, len(alignments))), *best.tolist()}
+    sounds = groups[sorted(chosen)]
+    return np.flatnonzero(np.isin(groups, sounds)).tolist()
+
+
 def _score(
-    number: int,
-    weighing: Weighing,
-    alignment: Alignment,
-    calibration: Calibration,
-    without: frozenset[int] = frozenset(),
+    number: int, weighing: Weighing, alignment: Alignment, calibration: Calibration
 ) -> Scored:
-    # The whole, or the part that agrees if that says more: of the places where chance could have
-    # found such a part there are as many as times that it goes into the whole.
-    group = int(weighing.groups[number])
-    whole = weighing.evidence(number, (0, alignment.n_pairs - 1), without)
-    logit = calibration.logit(whole.features())
-    best = Scored(alignment, probability(logit), whole, group)
-    first, last = alignment.part
-    n_part = last - first + 1
-    if n_part < _WHOLE * alignment.n_pairs:
-        part = weighing.evidence(number, (first, last), without)
-        part_logit = calibration.logit(part.features()) - math.log(alignment.n_pairs / n_part)
-        if part_logit > logit:
-            best = Scored(alignment, probability(part_logit), part, group)
-    return best
-
-
-def _add_the_mixed(
-    scored: list[Scored],
-    weighing: Weighing,
-    alignments: Sequence[Alignment],
-    calibration: Calibration,
-) -> list[Scored]:
-    # Two recordings that sound at the same time are each other's rivals. Where both would be sure
-    # without the other, both are there.
-    order = sorted(range(len(scored)), key=lambda i: -scored[i].evidence.similarity)
-    first = order[0]
-    second = next((i for i in order if scored[i].group != scored[first].group), None)
-    if second is None or scored[second].score >= calibration.threshold:
-        return scored
-    groups = frozenset((scored[first].group, scored[second].group))
-    alone = list(scored)
-    for i in range(len(scored)):
-        if scored[i].group in groups:
-            alone[i] = _score(i, weighing, alignments[i], calibration, groups)
-    least = min(alone[first].score, alone[second].score)
-    odds = least / (1 - least) if least < 1 else math.inf
-    needed = _MIXED_ODDS * calibration.threshold / max(1e-9, 1 - calibration.threshold)
-    return alone if odds >= needed else scored
+    options = weighing.evidence(number)
+    best = max(options, key=lambda e: calibration.logit(e.features()))
+    score = calibration.score(best.features())
+    return Scored(alignment, score, best, int(weighing.groups[number]), tuple(options))
