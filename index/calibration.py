@@ -16,8 +16,8 @@ from index.match import FEATURES, Evidence
 _RIDGE = 1e-3
 # A part is the best of several places, lengths and candidates: its odds count as chosen so often.
 _SHARE = 4.0
-# The scores of absent clips above this quantile make the tail that the threshold is read from.
-_TAIL = 0.95
+# Quantiles of the scores of absent clips that tell the tail that the threshold is read from.
+_TAIL = (0.9, 0.99)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,9 @@ def fit_calibration(
 def tail_quantile(values: np.ndarray, rate: float) -> float:
     """What a share ``rate`` of all values will exceed.
 
-    Beyond the last twentieth of the sample an exponential tail is fitted to it (peaks over a
-    threshold): a handful of values does not tell the rate of one in five hundred.
+    Read from a normal tail through two quantiles of the sample: a handful of values does not tell
+    the rate of one in five hundred, and one that is there after all, under another name, must not
+    decide.
 
     Parameters
     ----------
@@ -124,10 +125,8 @@ def tail_quantile(values: np.ndarray, rate: float) -> float:
     """
     if rate <= 0:
         return float(values.max()) + 1e-3
-    start = float(np.quantile(values, _TAIL))
-    beyond = values[values > start]
-    if rate >= 1 - _TAIL or len(beyond) < 2:
+    if rate >= 1 - _TAIL[1]:
         return float(np.quantile(values, 1 - rate, method="higher")) + 1e-3
-    # By the median: a clip that is there after all, under another name, must not decide.
-    scale = float(np.median(beyond - start) / np.log(2))
-    return start + scale * float(np.log(len(beyond) / len(values) / rate))
+    low, high = np.quantile(values, _TAIL)
+    at_low, at_high, at_rate = scipy.special.ndtri([*_TAIL, 1 - rate])
+    return float(high + (high - low) / (at_high - at_low) * (at_rate - at_high))

@@ -35,6 +35,10 @@ _ODDS_ON_LINE = 20.0
 _ODDS_ALONE = 5.0
 # Query steps that a candidate may lie off the line of its track.
 _OFF_LINE = STEPS
+# Half a window, s.
+_HALF_S = 0.5
+# So much more similar is clearly better.
+_CLEARLY = 0.1
 # Query steps from which two pieces tell the speed better than one.
 _LONG = 48
 
@@ -53,6 +57,7 @@ class _Track:
     last: int
     anchor: tuple[float, float]
     n_pieces: int = 1
+    similarity: float = 0.0
 
     @property
     def recording(self) -> int:
@@ -67,6 +72,16 @@ class _Track:
         return (
             alignment.recording == self.recording
             and abs(alignment.reference_step(middle) - expected) <= _OFF_LINE
+        )
+
+    def is_repeat_of(self, other: _Track) -> bool:
+        """Whether the recording is in another place at that time, and fits better there."""
+        common = min(self.last, other.last) - max(self.first, other.first)
+        return (
+            other is not self
+            and other.recording == self.recording
+            and 2 * common > self.last - self.first
+            and other.n_pieces * other.similarity > self.n_pieces * self.similarity
         )
 
     def line(self) -> Alignment:
@@ -202,7 +217,11 @@ class _Listening:
         for track in self._open:
             here = (s for s in scored if track.is_on_line(s.alignment, origin))
             found = max(here, key=lambda s: s.score, default=None)
-            if found is not None and found.score >= on_line:
+            if found is None or found.score < on_line:
+                continue
+            # It goes on there, unless the recording fits much better in another place.
+            best = max(s.evidence.similarity for s in scored if s.group == found.group)
+            if found.evidence.similarity > best - _CLEARLY:
                 taken.add(found.group)
                 self._extend(track, found, origin)
         for s in scored:
@@ -216,6 +235,7 @@ class _Listening:
         middle = _middle(a)
         anchor = (origin + middle, a.reference_step(middle))
         track = _Track(scored, origin, origin + a.first, origin + a.last, anchor)
+        track.similarity = scored.evidence.similarity
         # It may have begun before this piece, when it was not sure yet.
         lag = track.reference_step(self._begin)
         long = lay(self._queries, self._index, a.recording, lag, a.speed)
@@ -232,6 +252,7 @@ class _Listening:
             track.scored = scored
         track.scored = dataclasses.replace(track.scored, score=score)
         track.n_pieces += 1
+        track.similarity = max(track.similarity, scored.evidence.similarity)
 
     def _tell(self, ended_before: int | None) -> Iterator[Match]:
         ended = [t for t in self._open if ended_before is None or t.last < ended_before]
@@ -239,6 +260,8 @@ class _Listening:
         alone = _by_odds(self._monitor.threshold, _ODDS_ALONE)
         for track in sorted(ended, key=lambda t: t.first):
             if track.n_pieces == 1 and track.scored.score < alone:
+                continue
+            if any(track.is_repeat_of(other) for other in [*self._open, *ended]):
                 continue
             segment = self._segment(track)
             start_s, end_s = segment.query_start_s or 0.0, segment.query_end_s or 0.0
@@ -259,13 +282,17 @@ class _Listening:
         self._told_until_s = max(start_s, end_s)
 
     def _segment(self, track: _Track) -> Match:
+        # A window is taken to agree from about half of it on, unless the signal ends there.
+        half = self._monitor.steps(_HALF_S)
+        first = track.first + half * (track.first > 0)
+        last = track.last - half * (track.last < self._now - 1)
         return self._monitor.identifier.match(
             self._name,
             1,
             dataclasses.replace(track.scored, alignment=track.line()),
             self._n_samples / self._monitor.sample_rate,
             origin_s=0.0,
-            span=(track.first, track.last),
+            span=(first, max(first, last)),
         )
 
 

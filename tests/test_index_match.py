@@ -66,7 +66,7 @@ def calibration(index: FingerprintIndex) -> Calibration:
             best = scored(query, index, Calibration())[0]
             absent = seed >= STRANGERS.start
             right = index.uri(best.alignment.recording) == str(seed)
-            judged.append(Judged(best.evidence, right, absent))
+            judged.append(Judged([(best.options, right)], absent))
     return fit_calibration(judged)
 
 

@@ -29,7 +29,7 @@ class Scored:
     evidence : Evidence
         Of the whole alignment, or of the part of it that says more.
     group : int
-        The same for alignments that are one sound: another place of a loop, another copy.
+        The same for alignments that are one sound: another place of the recording, another copy.
     options : tuple of Evidence
         What ``evidence`` was chosen from: of the whole, and perhaps of a part.
     """
@@ -68,7 +68,29 @@ def score_alignments(
         _score(number, weighing, alignments[number], calibration)
         for number in _worth_weighing(alignments, weighing.groups)
     ]
-    return sorted(scored, key=lambda s: (-s.score, -s.evidence.similarity))
+    scored.sort(key=lambda s: (-s.score, -s.evidence.similarity))
+    return _join_places(scored)
+
+
+def _join_places(scored: Sequence[Scored]) -> list[Scored]:
+    # One moment of a query is in one place of a recording: others are repeats of it, or like it.
+    joined: list[Scored] = []
+    for s in scored:
+        same = (
+            t
+            for t in joined
+            if t.alignment.recording == s.alignment.recording
+            and s.group != t.group
+            and _overlap(s.alignment, t.alignment)
+        )
+        first = next(same, None)
+        joined.append(s if first is None else dataclasses.replace(s, group=first.group))
+    return joined
+
+
+def _overlap(a: Alignment, b: Alignment) -> bool:
+    common = min(a.last, b.last) - max(a.first, b.first)
+    return 2 * common > min(a.last - a.first, b.last - b.first)
 
 
 def _worth_weighing(alignments: Sequence[Alignment], groups: np.ndarray) -> list[int]:
