@@ -22,7 +22,7 @@ PIECE_S, HOP_S = 8.0, 2.0
 """Length of the pieces that are looked up, and their distance, s."""
 
 MERGE_S = 10.0
-"""A track that is heard again on its line after so many seconds, goes on."""
+"""A track that is heard again on its line after so many seconds, goes on; no less than a piece."""
 
 LEAST_S = 1.5
 """Segments and gaps shorter than that are not told."""
@@ -116,6 +116,11 @@ class Monitor:
         Score from which a recording is taken to be there. [default: the encoder's own]
     merge_s, least_s : float
         As :data:`MERGE_S` and :data:`LEAST_S`.
+
+    Raises
+    ------
+    ValueError
+        If ``merge_s`` is less than a piece.
     """
 
     def __init__(
@@ -125,6 +130,8 @@ class Monitor:
         merge_s: float = MERGE_S,
         least_s: float = LEAST_S,
     ) -> None:
+        if merge_s < PIECE_S:
+            raise ValueError(f"merge_s must be {PIECE_S:g} s or more, got {merge_s}")
         calibration = identifier.bundle.calibration
         self.identifier = identifier
         self.threshold = calibration.threshold if threshold is None else threshold

@@ -59,7 +59,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
     help="Score from which a recording is taken to be there. [default: the encoder's own]",
 )  # fmt: skip
 @click.option(
-    "--merge", "merge_s", type=click.FloatRange(min=0), default=10.0, show_default=True,
+    "--merge", "merge_s", type=click.FloatRange(min=8), default=10.0, show_default=True,
     metavar="SECONDS", help="A recording that goes on after so long is one segment.",
 )  # fmt: skip
 @click.option(
