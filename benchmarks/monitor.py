@@ -94,7 +94,11 @@ class Mixer:
             out[begin : begin + len(signal)] += signal
             at = begin + len(signal)
             known = self._ingested.get(path)
-            planted.append(Planted(kind, begin / RATE, at / RATE, known, start_s))
+            # Where a fade is half done, one ends and the other begins.
+            middle = overlap / 2 / RATE
+            if planted:
+                planted[-1] = planted[-1]._replace(end_s=planted[-1].end_s - middle)
+            planted.append(Planted(kind, begin / RATE + middle, at / RATE, known, start_s + middle))
         return np.clip(out[:at], -1, 1), planted
 
     def _item(self, kind: str) -> tuple[np.ndarray, str, float]:

@@ -186,7 +186,7 @@ threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGINT)).start
 from pipelines.cli import main
 main(["monitor", sys.argv[1], sys.argv[2], "--follow"])
 """
-    done = run_program(program, str(catalog), str(broadcast), "12")
+    done = run_program(program, str(catalog), str(broadcast), "15", timeout=60)
     assert done.returncode == 130, done.stderr
     assert "palace.ogg" in done.stdout
 

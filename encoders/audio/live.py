@@ -32,9 +32,16 @@ class LiveStream:
         After the last block, what could not be decoded.
     """
 
-    def __init__(self, decoder: AvDecoder, sample_rate: int, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        decoder: AvDecoder,
+        sample_rate: int,
+        reader: _Reader | None,
+        close: Callable[[], None],
+    ) -> None:
         self.problem: str | None = None
         self._decoder = decoder
+        self._reader = reader
         self._sample_rate = sample_rate
         self._close = close
 
@@ -46,6 +53,11 @@ class LiveStream:
         block : np.ndarray [shape=(n,), dtype=float32]
             Mono, at the rate asked for. Where timestamps tell of lost audio, silence keeps the
             rest in place.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On Ctrl-C while waiting for more, after the last block of what had come.
         """
         resampler: MonoResampler | None = None
         for mono, rate in self._decoder.blocks():
@@ -57,6 +69,10 @@ class LiveStream:
         if resampler is not None:
             yield from resampler.finish()
         self.problem = self._decoder.errors
+        if self._reader is not None:
+            self.problem = self._reader.error or self.problem
+            if self._reader.interrupted:
+                raise KeyboardInterrupt
 
     def close(self) -> None:
         """Free the decoder and the connection."""
@@ -128,19 +144,37 @@ def follow_file(
 def _live(
     source: str | _Reader, options: dict[str, str], sample_rate: int, close: Callable[[], None]
 ) -> LiveStream:
+    reader = source if isinstance(source, _Reader) else None
     try:
-        return LiveStream(AvDecoder.live(source, options), sample_rate, close)
+        return LiveStream(AvDecoder.live(source, options), sample_rate, reader, close)
     except DecoderError as error:
         raise AudioError("open", str(error)) from None
 
 
 class _Reader:
-    """The part of a file that FFmpeg takes for a stream: it can be read, and no more."""
+    """The part of a file that FFmpeg takes for a stream: it can be read, and no more.
+
+    FFmpeg calls from C, where an exception would be lost: it sees the end of the file, and what
+    happened is kept in ``interrupted`` and ``error``.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.interrupted = False
+        self.error: str | None = None
 
     def read(self, n: int) -> bytes:
+        if self.interrupted or self.error is not None:
+            return b""
+        try:
+            return self._read(n)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        except OSError as error:
+            self.error = error.strerror or str(error)
+        return b""
+
+    def _read(self, n: int) -> bytes:
         return self._file.read(n)
 
 
@@ -149,7 +183,7 @@ class _Growing(_Reader):
         super().__init__(file)
         self._idle_s = idle_s
 
-    def read(self, n: int) -> bytes:
+    def _read(self, n: int) -> bytes:
         waited = 0.0
         while not (data := self._file.read(n)):
             if self._idle_s is not None and waited >= self._idle_s:
