@@ -31,10 +31,13 @@ class Judged:
         it is the recording that the clip is from.
     absent : bool
         The clip is not in the catalog.
+    seconds : float
+        Its length.
     """
 
     candidates: Sequence[tuple[Sequence[Evidence], bool]]
     absent: bool
+    seconds: float = 0.0
 
     def best(self, calibration: Calibration) -> tuple[float, bool]:
         """The logit of the surest candidate, and whether it is right."""

@@ -15,7 +15,7 @@ from encoders.degrade import World, shipped_rooms
 from encoders.errors import AudioError, EarmarkError
 from index.calibration import Judged, fit_calibration
 from index.identify import Identifier
-from index.match import Scored
+from index.match import Evidence, Scored
 
 LENGTHS_S = (1, 2, 3, 5, 10)
 _CLIPS_PER_FILE = 5
@@ -101,9 +101,10 @@ def calibrate(
     for paths, is_absent, usable in ((present, False, _anything), (absent, True, is_unknown)):
         for path, clip in _clips(paths, n_clips // 2, world, rng, usable):
             made[is_absent] += 1
-            scored, _ = identifier.candidates([clip])
+            scored, seconds = identifier.candidates([clip])
             if scored:
-                judged.append(_judge(scored, identifier, ingested.get(str(path)), is_absent))
+                candidates = _judge(scored, identifier, None if is_absent else ingested[str(path)])
+                judged.append(Judged(candidates, is_absent, seconds))
             if progress:
                 progress(sum(made.values()), n_clips)
     calibration = fit_calibration(judged, false_accept_rate)
@@ -124,16 +125,12 @@ def _anything(signal: np.ndarray) -> bool:
 
 
 def _judge(
-    scored: Sequence[Scored], identifier: Identifier, recording_id: str | None, is_absent: bool
-) -> Judged:
+    scored: Sequence[Scored], identifier: Identifier, recording_id: str | None
+) -> list[tuple[Sequence[Evidence], bool]]:
     # By similarity, not by score: that is what is being fitted.
     order = sorted(scored, key=lambda s: -s.options[0].similarity)[:_MAX_CANDIDATES]
     found = [identifier.index.recording_id(s.alignment.recording) for s in order]
-    candidates = [
-        (s.options, not is_absent and name == recording_id)
-        for s, name in zip(order, found, strict=True)
-    ]
-    return Judged(candidates, is_absent)
+    return [(s.options, name == recording_id) for s, name in zip(order, found, strict=True)]
 
 
 def passes(judged: Judged, calibration: Calibration) -> bool:
