@@ -98,9 +98,7 @@ def cluster_id(members: Iterable[str]) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def connected_components(
-    nodes: Iterable[str], edges: Iterable[tuple[str, str]]
-) -> list[list[str]]:
+def connected_components(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> list[list[str]]:
     """Connected components of a graph, each sorted, sorted by their first nodes.
 
     Parameters

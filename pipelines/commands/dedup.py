@@ -1,0 +1,188 @@
+"""``earmark dedup``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.cli import EXIT_INTERRUPTED
+from pipelines.commands import dedup_judge
+from pipelines.commands.dedup_judge import KINDS
+from pipelines.commands.output import format_bytes, print_facts, print_table, printable
+
+if TYPE_CHECKING:
+    from index.schema import DuplicateKind
+    from pipelines.dedup.results import Leakage, Results
+
+
+class _Dedup(click.Command):
+    """Takes catalogs, or a subcommand in front of everything else."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:  # fmt: skip
+        if args[:1] == ["judge"]:
+            judge = dedup_judge.command
+            return judge.make_context(f"{info_name} judge", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+class _Kinds(click.ParamType):
+    """Kinds of duplicates with commas between."""
+
+    name = "kinds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        chosen = tuple(dict.fromkeys(kind.strip() for kind in value.split(",") if kind.strip()))
+        if unknown := [kind for kind in chosen if kind not in KINDS]:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(KINDS)}", param, ctx)
+        return chosen or self.fail("name at least one kind", param, ctx)
+
+
+@click.command("dedup", cls=_Dedup)
+@click.argument("catalogs", metavar="DIR...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--between", nargs=2, metavar="A B",
+    help="Compare two groups with each other only, and say what leaks from one into the other: "
+    "each is one of the catalogs, a label (split=test), or the value of a label (test).",
+)  # fmt: skip
+@click.option(
+    "--kinds", type=_Kinds(), default=",".join(KINDS), metavar="KIND,…",
+    help=f"What to look for: {', '.join(KINDS)}. [default: all of them]",
+)  # fmt: skip
+@click.option(
+    "--cluster-near", is_flag=True,
+    help="Make clusters of pairs 'near' too, not of 'identical' and 'same-audio' only. "
+    "--apply never acts upon these.",
+)  # fmt: skip
+@click.option(
+    "--keep", default="best", show_default=True, metavar="POLICY",
+    help="Which file of a cluster to keep: best (whole, lossless, higher rate, more channels, "
+    "higher bit rate, longer, with labels, older), first (by name), longest, label (has one), or "
+    "a folder whose files come first.",
+)  # fmt: skip
+@click.option(
+    "--label", "labels", multiple=True, default=["label"], show_default=True, metavar="KEY",
+    help="Label that copies should agree about; can be given several times.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Folder of the results. [default: dedup]",
+)  # fmt: skip
+@click.option(
+    "--format", "list_format", type=click.Choice(["parquet", "csv", "jsonl"]), default="jsonl",
+    show_default=True,
+    help="Of the lists; pairs and clusters are there as JSON lines and Parquet in any case.",
+)  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N",
+    help="Shards at a time in one worker. [default: one per core]",
+)  # fmt: skip
+def command(
+    catalogs: tuple[Path, ...],
+    between: tuple[str, str] | None,
+    kinds: tuple[str, ...],
+    keep: str,
+    labels: tuple[str, ...],
+    cluster_near: bool,
+    out: Path | None,
+    list_format: str,
+    threads: int | None,
+) -> None:
+    """Find files that are the same sound in the catalogs DIR.
+
+    Writes to the folder --out: pairs and clusters (pairs.jsonl, clusters.jsonl, and the same as
+    Parquet), which files to keep and which to drop, and what is odd. No audio file is changed,
+    moved or deleted. Run the same command again to resume.
+
+    'earmark dedup judge OUT' asks about pairs; one that you say is no duplicate is never reported
+    again (see 'earmark dedup judge --help').
+
+    \b
+    Examples:
+      earmark dedup my-catalog
+      earmark dedup my-catalog --keep ~/Music/originals --format csv
+      earmark dedup my-catalog --between split=train split=test --out leakage
+      earmark dedup old new --between old new --kinds identical,same-audio
+
+    Exit codes: 0 done, duplicates or not; 2 wrong use or an error; 130 interrupted.
+    """
+    # The threads are ours; numpy's own would only be in their way. Before numpy is imported.
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    from index.keep import KeepPolicy
+    from pipelines.dedup.results import Settings
+    from pipelines.dedup.run import Options, deduplicate
+    from pipelines.deduplicate import PairOptions
+
+    if not catalogs:
+        raise click.UsageError("name at least one catalog: earmark dedup DIR")
+    out = out or Path("dedup")
+    options = Options(
+        PairOptions(_kinds(kinds), between, threads),
+        Settings(KeepPolicy(keep, labels[0]), cluster_near, between, labels),
+        list_format,
+    )
+    try:
+        results = deduplicate(catalogs, out, options)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Run the same command again to resume.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    print_results(results)
+    click.echo(f"Pairs, clusters, what to keep and what to drop: {out}")
+
+
+def _kinds(names: tuple[str, ...]) -> tuple[DuplicateKind, ...]:
+    from index.schema import DuplicateKind
+
+    return tuple(DuplicateKind(name) for name in names)
+
+
+def print_results(results: Results) -> None:
+    """The summary tables of a run, for a person."""
+    from pipelines.progress import format_hours
+
+    summary = results.summary()
+    rows = [[kind, f"{n:,}"] for kind, n in summary["pairs"].items()]
+    print_table(["Kind", "Pairs"], rows)
+    facts = {
+        "Files": f"{summary['files']:,}, {format_hours(summary['seconds'])}",
+        "Clusters": f"{summary['clusters']:,} of {summary['files_in_clusters']:,} files",
+        "To win": f"{summary['files_to_drop']:,} files, {format_hours(summary['seconds_won'])}, "
+        f"{format_bytes(summary['bytes_won'])}",
+    }
+    for name, n in summary["unpaired"].items():
+        facts[name.capitalize()] = f"{n:,} files, not compared"
+    if summary["links_cut"]:
+        facts["Links cut"] = f"{summary['links_cut']:,} pairs too weak to join clusters"
+    if summary["label_conflicts"]:
+        facts["Labels"] = f"{summary['label_conflicts']:,} clusters whose files disagree"
+    if summary["pairs_judged_different"]:
+        facts["Judged"] = f"{summary['pairs_judged_different']:,} pairs different, not reported"
+    print_facts(facts, "Duplicates")
+    if results.leakage:
+        _print_leakage(results.leakage)
+
+
+def _print_leakage(leakage: Leakage) -> None:
+    from pipelines.progress import format_hours
+
+    a, b = map(printable, leakage.groups)
+    rows = []
+    for leak in leakage.leaks:
+        shares = (
+            f"{n:,} of {of:,} ({n / of:.1%}), {format_hours(seconds)}"
+            for n, of, seconds in zip(
+                (leak.n_files_a, leak.n_files_b), leakage.n_files,
+                (leak.seconds_a, leak.seconds_b), strict=True,
+            )
+        )  # fmt: skip
+        rows.append([leak.kind, f"{leak.n_pairs:,}", *shares])
+    print_table(["Kind", "Pairs", f"Files of {a}", f"Files of {b}"], rows, f"Leakage: {a} and {b}")
