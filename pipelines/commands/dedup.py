@@ -16,7 +16,11 @@ from pipelines.commands.output import format_bytes, print_facts, print_table, pr
 
 if TYPE_CHECKING:
     from index.schema import DuplicateKind
+    from pipelines.dedup.apply import Action, Outcome
     from pipelines.dedup.results import Leakage, Results
+
+EXIT_SOME_SKIPPED = 1
+_SHOWN_SKIPPED = 20
 
 
 class _Dedup(click.Command):
@@ -82,6 +86,17 @@ class _Kinds(click.ParamType):
     help="Of the lists; pairs and clusters are there as JSON lines and Parquet in any case.",
 )  # fmt: skip
 @click.option(
+    "--apply", "action", metavar="move:DIR|hardlink",
+    help="Put the copies aside: move them to a folder, or make those of the same bytes hard links "
+    "of the one to keep. Each step is written to a journal first, and files that have changed "
+    "since they were ingested are left alone. [default: nothing is touched]",
+)  # fmt: skip
+@click.option(
+    "--undo", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="OUT",
+    help="Bring back everything that --apply put aside with the results in OUT, and do nothing "
+    "else.",
+)  # fmt: skip
+@click.option(
     "--threads", type=click.IntRange(min=1), metavar="N",
     help="Shards at a time in one worker. [default: one per core]",
 )  # fmt: skip
@@ -94,6 +109,8 @@ def command(
     cluster_near: bool,
     out: Path | None,
     list_format: str,
+    action: str | None,
+    undo: Path | None,
     threads: int | None,
 ) -> None:
     """Find files that are the same sound in the catalogs DIR.
@@ -111,19 +128,31 @@ def command(
       earmark dedup my-catalog --keep ~/Music/originals --format csv
       earmark dedup my-catalog --between split=train split=test --out leakage
       earmark dedup old new --between old new --kinds identical,same-audio
+      earmark dedup my-catalog --apply move:aside
+      earmark dedup --undo dedup
 
-    Exit codes: 0 done, duplicates or not; 2 wrong use or an error; 130 interrupted.
+    Exit codes: 0 done, duplicates or not; 1 some files were not put aside or brought back; 2 wrong
+    use or an error; 130 interrupted.
     """
     # The threads are ours; numpy's own would only be in their way. Before numpy is imported.
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from index.keep import KeepPolicy
+    from pipelines.dedup.apply import Action
     from pipelines.dedup.results import Settings
     from pipelines.dedup.run import Options, deduplicate
     from pipelines.deduplicate import PairOptions
 
+    if undo is not None:
+        if catalogs or action:
+            raise click.UsageError("--undo goes alone: earmark dedup --undo OUT")
+        sys.exit(_undo(undo))
     if not catalogs:
         raise click.UsageError("name at least one catalog: earmark dedup DIR")
+    try:
+        chosen = Action.parse(action) if action else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--apply") from None
     out = out or Path("dedup")
     options = Options(
         PairOptions(_kinds(kinds), between, threads),
@@ -137,6 +166,47 @@ def command(
         sys.exit(EXIT_INTERRUPTED)
     print_results(results)
     click.echo(f"Pairs, clusters, what to keep and what to drop: {out}")
+    if chosen is not None:
+        sys.exit(_apply(results, chosen, out))
+
+
+def _apply(results: Results, action: Action, out: Path) -> int:
+    from pipelines.dedup.apply import MOVE, apply
+    from pipelines.progress import task_display
+
+    facts = results.facts
+    copies = [(facts[u], facts[c.cluster.keep]) for c in results.copies for u in c.drop]
+    with task_display("Putting copies aside") as show:
+        outcome = apply(copies, action, out, show)
+    done = "Moved" if action.name == MOVE else "Made hard links of"
+    where = f" to {action.folder}" if action.folder else ""
+    click.echo(f"{done} {len(outcome.done):,} files ({format_bytes(outcome.n_bytes)}){where}")
+    if outcome.n_before:
+        click.echo(f"Done before: {outcome.n_before:,} files")
+    if outcome.done:
+        click.echo(f"Bring them back: earmark dedup --undo {out}")
+    return _print_skipped(outcome)
+
+
+def _undo(out: Path) -> int:
+    from pipelines.dedup.apply import undo
+    from pipelines.progress import task_display
+
+    with task_display("Bringing back") as show:
+        outcome = undo(out, show)
+    click.echo(f"Brought back {len(outcome.done):,} files ({format_bytes(outcome.n_bytes)})")
+    return _print_skipped(outcome)
+
+
+def _print_skipped(outcome: Outcome) -> int:
+    if not outcome.skipped:
+        return 0
+    click.echo(f"Left as they are: {len(outcome.skipped):,} files", err=True)
+    for uri, reason in outcome.skipped[:_SHOWN_SKIPPED]:
+        click.echo(f"  {printable(uri)}: {printable(reason)}", err=True)
+    if len(outcome.skipped) > _SHOWN_SKIPPED:
+        click.echo("  …", err=True)
+    return EXIT_SOME_SKIPPED
 
 
 def _kinds(names: tuple[str, ...]) -> tuple[DuplicateKind, ...]:
