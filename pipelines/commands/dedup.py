@@ -86,6 +86,10 @@ class _Kinds(click.ParamType):
     help="Of the lists; pairs and clusters are there as JSON lines and Parquet in any case.",
 )  # fmt: skip
 @click.option(
+    "--report-pairs", type=click.IntRange(min=0), default=100, show_default=True, metavar="N",
+    help="Pairs to draw in the report; their files are decoded for that.",
+)  # fmt: skip
+@click.option(
     "--apply", "action", metavar="move:DIR|hardlink",
     help="Put the copies aside: move them to a folder, or make those of the same bytes hard links "
     "of the one to keep. Each step is written to a journal first, and files that have changed "
@@ -109,6 +113,7 @@ def command(
     cluster_near: bool,
     out: Path | None,
     list_format: str,
+    report_pairs: int,
     action: str | None,
     undo: Path | None,
     threads: int | None,
@@ -116,8 +121,8 @@ def command(
     """Find files that are the same sound in the catalogs DIR.
 
     Writes to the folder --out: pairs and clusters (pairs.jsonl, clusters.jsonl, and the same as
-    Parquet), which files to keep and which to drop, and what is odd. No audio file is changed,
-    moved or deleted. Run the same command again to resume.
+    Parquet), which files to keep and which to drop, and report.html to look at and listen to. No
+    audio file is changed, moved or deleted. Run the same command again to resume.
 
     'earmark dedup judge OUT' asks about pairs; one that you say is no duplicate is never reported
     again (see 'earmark dedup judge --help').
@@ -139,9 +144,11 @@ def command(
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from index.keep import KeepPolicy
     from pipelines.dedup.apply import Action
+    from pipelines.dedup.report import write_report
     from pipelines.dedup.results import Settings
     from pipelines.dedup.run import Options, deduplicate
     from pipelines.deduplicate import PairOptions
+    from pipelines.progress import task_display
 
     if undo is not None:
         if catalogs or action:
@@ -161,11 +168,14 @@ def command(
     )
     try:
         results = deduplicate(catalogs, out, options)
+        with task_display("Drawing") as show:
+            report = write_report(results, out, report_pairs, show)
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to resume.", err=True)
         sys.exit(EXIT_INTERRUPTED)
     print_results(results)
     click.echo(f"Pairs, clusters, what to keep and what to drop: {out}")
+    click.echo(f"Look at: {report}")
     if chosen is not None:
         sys.exit(_apply(results, chosen, out))
 

@@ -284,7 +284,8 @@ def _leakage(
         return round(sum(facts[uri].seconds for uri in uris), 3)
 
     def leak(kind: str, chosen: list[DuplicatePair]) -> Leak:
-        of_a, of_b = {pair.a for pair in chosen}, {pair.b for pair in chosen}
+        named = {uri for pair in chosen for uri in (pair.a, pair.b)}
+        of_a, of_b = (named & set(side) for side in sides)
         return Leak(kind, len(chosen), len(of_a), len(of_b), seconds(of_a), seconds(of_b))
 
     across = list(pairs)
