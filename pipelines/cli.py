@@ -15,6 +15,7 @@ COMMANDS = {
     "ingest": "Ingest audio into a catalog.",
     "identify": "Find out which recording a clip is from, and where in it.",
     "dedup": "Find files that are the same sound.",
+    "split": "Split a data set so that nothing leaks.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",

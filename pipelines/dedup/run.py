@@ -65,16 +65,23 @@ def deduplicate(
     EarmarkError
     """
     options = options or Options()
+    results = collect(catalog_dirs, out, options, log)
+    write_lists(results, out, options.list_format)
+    return results
+
+
+def collect(
+    catalog_dirs: Sequence[Path], out: Path, options: Options, log: TextIO | None = None
+) -> Results:
+    """Find duplicates as :func:`deduplicate` does, but write only the pairs as they were found."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EarmarkError(f"cannot write to {out}: {error.strerror}") from None
     find_pairs(catalog_dirs, out / FOUND, options.pairs, log)
-    results = assemble(
+    return assemble(
         open_catalogs(catalog_dirs),
         read_pairs(out / FOUND / PAIRS_FILE),
         pq.read_table(out / FOUND / UNPAIRED_FILE).to_pylist(),
         options.settings,
     )
-    write_lists(results, out, options.list_format)
-    return results
