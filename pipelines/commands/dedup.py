@@ -227,15 +227,15 @@ def _kinds(names: tuple[str, ...]) -> tuple[DuplicateKind, ...]:
 
 def print_results(results: Results) -> None:
     """The summary tables of a run, for a person."""
-    from pipelines.progress import format_hours
+    from pipelines.progress import format_span
 
     summary = results.summary()
     rows = [[kind, f"{n:,}"] for kind, n in summary["pairs"].items()]
     print_table(["Kind", "Pairs"], rows)
     facts = {
-        "Files": f"{summary['files']:,}, {format_hours(summary['seconds'])}",
+        "Files": f"{summary['files']:,}, {format_span(summary['seconds'])}",
         "Clusters": f"{summary['clusters']:,} of {summary['files_in_clusters']:,} files",
-        "To win": f"{summary['files_to_drop']:,} files, {format_hours(summary['seconds_won'])}, "
+        "To win": f"{summary['files_to_drop']:,} files, {format_span(summary['seconds_won'])}, "
         f"{format_bytes(summary['bytes_won'])}",
     }
     for name, n in summary["unpaired"].items():
@@ -252,13 +252,13 @@ def print_results(results: Results) -> None:
 
 
 def _print_leakage(leakage: Leakage) -> None:
-    from pipelines.progress import format_hours
+    from pipelines.progress import format_span
 
     a, b = map(printable, leakage.groups)
     rows = []
     for leak in leakage.leaks:
         shares = (
-            f"{n:,} of {of:,} ({n / of:.1%}), {format_hours(seconds)}"
+            f"{n:,} of {of:,} ({n / of:.1%}), {format_span(seconds)}"
             for n, of, seconds in zip(
                 (leak.n_files_a, leak.n_files_b), leakage.n_files,
                 (leak.seconds_a, leak.seconds_b), strict=True,

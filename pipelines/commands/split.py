@@ -105,11 +105,11 @@ def command(
 
 
 def _print(proof: dict[str, Any]) -> None:
-    from pipelines.progress import format_hours
+    from pipelines.progress import format_span
 
     rows = [
         [
-            name, f"{row['files']:,}", f"{row['groups']:,}", format_hours(row["seconds"]),
+            name, f"{row['files']:,}", f"{row['groups']:,}", format_span(row["seconds"]),
             f"{row['share']:.2%}", f"{row['wanted']:.2%}",
         ]
         for name, row in proof["splits"].items()

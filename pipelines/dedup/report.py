@@ -20,6 +20,7 @@ from pipelines.commands.output import format_bytes
 from pipelines.dedup.pictures import View, draw_pair
 from pipelines.dedup.results import Choice, Results
 from pipelines.inputs import local_path
+from pipelines.progress import format_span
 
 REPORT_FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "template"
@@ -149,15 +150,6 @@ def write_report(
     with write_atomically(path) as file:
         file.write(page.encode("utf-8", "replace"))
     return path
-
-
-def format_span(seconds: float) -> str:
-    """A length of time for a person: ``"0.42 s"``, ``"3.5 min"``, ``"12.0 h"``."""
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 class _Files:
