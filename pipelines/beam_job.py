@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -47,7 +48,7 @@ class ProcessShards(beam.DoFn):
 
     def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
         """Turn every shard into a part of the catalog."""
-        state = _STATES.get(self._token) or RunState()
+        state = state_of(self._token)
         n_rows = process_shards(shards, self._job, state, self._threads)
         yield sum(map(len, shards)), sum(n_rows)
 
@@ -91,12 +92,50 @@ def run_job(
         If the catalog cannot be written.
     KeyboardInterrupt
     """
-    runner = runner_of(beam_args)
+    with shared_state(state) as token:
+        stage = ProcessShards(job, threads, token)
+        run_elements(shards, stage, sum(map(len, shards)), state, threads, beam_args)
+
+
+@contextlib.contextmanager
+def shared_state(state: RunState) -> Iterator[str]:
+    """A token under which the threads of this process find the state of a run."""
     token = uuid.uuid4().hex
     _STATES[token] = state
+    try:
+        yield token
+    finally:
+        del _STATES[token]
+
+
+def state_of(token: str) -> RunState:
+    """The state behind a token; on other machines, one of their own."""
+    return _STATES.get(token) or RunState()
+
+
+def run_elements(
+    shards: Sequence[Any],
+    stage: beam.DoFn,
+    n_inputs: int,
+    state: RunState,
+    threads: int,
+    beam_args: Sequence[str],
+) -> None:
+    """Hand shards to a DoFn, many in an element, and check what comes back.
+
+    Parameters
+    ----------
+    shards : sequence
+    stage : beam.DoFn
+        Lists of shards in, (inputs, inputs done) out.
+    n_inputs : int
+        Of all shards.
+    state, threads, beam_args
+        As for :func:`run_job`.
+    """
+    runner = runner_of(beam_args)
     per_element = _SHARDS_PER_ELEMENT if threads > 1 else 1
     elements = [shards[i : i + per_element] for i in range(0, len(shards), per_element)]
-    n_inputs = sum(map(len, shards))
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
             pipeline = _pipeline(runner, beam_args)
@@ -104,8 +143,8 @@ def run_job(
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
-                | "Ingest" >> beam.ParDo(ProcessShards(job, threads, token))
-                | "Rows" >> beam.Map(lambda status: status[1])
+                | "Process" >> beam.ParDo(stage)
+                | "Done" >> beam.Map(lambda status: status[1])
                 | "Count" >> beam.CombineGlobally(sum)
                 | "Check" >> beam.Map(_check_rows, n_inputs)
             )
@@ -118,8 +157,6 @@ def run_job(
             raise state.error from None
         if not state.stopped:
             raise
-    finally:
-        del _STATES[token]
 
 
 def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +27,7 @@ from index.config import CatalogConfig, EncoderInfo
 from index.schema import Status
 from pipelines.inputs import Input, local_path, open_input, path_to_uri
 from pipelines.progress import RunState
+from pipelines.workers import in_threads
 
 _WINDOWS_PER_BATCH = 64
 _HASH_BLOCK = 1 << 20
@@ -101,23 +101,9 @@ def process_shards(
     config = job.config
     encoders = load_encoders(job.fingerprint, job.vae, config.fingerprint.precision)
 
-    def process(shard: Sequence[Input]) -> int:
-        try:
-            return process_shard(shard, job, encoders, state)
-        except BaseException as error:
-            state.abort(error)
-            raise
-
-    if threads == 1:
-        return [process(shard) for shard in shards]
-    with ThreadPoolExecutor(threads, thread_name_prefix="shard") as pool:
-        futures = [pool.submit(process, shard) for shard in shards]
-        try:
-            return [future.result() for future in futures]
-        except BaseException as error:
-            state.abort(error)
-            pool.shutdown(cancel_futures=True)
-            raise
+    return in_threads(
+        lambda shard: process_shard(shard, job, encoders, state), shards, state, threads
+    )
 
 
 def process_shard(shard: Sequence[Input], job: Job, encoders: Encoders, state: RunState) -> int:

@@ -1,0 +1,361 @@
+"""Two sketches, laid against each other: what agrees, from where to where, and how closely.
+
+Gain is taken off, bands that one of the two does not have (a codec's or a rate's limit) are left
+out, and so is what lies so far below the loudest that codecs drop it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+
+from encoders.features import hz_to_mel, mel_to_hz
+from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND, SKETCH_SPEC, decibels
+
+CLOSE_DB = 3.0
+"""Cells that differ by less than this agree."""
+
+FAR_DB = 6.0
+"""Cells that differ by more than this hold other sound: codecs do not go so far."""
+
+# What lies this far below the loudest cell of the file, or of the frame, is not compared.
+_FILE_RANGE_DB = 60.0
+_FRAME_RANGE_DB = 40.0
+# Differences count up to this: one click must not outweigh a second of agreement.
+_MOST_DB = 12.0
+# Frames of a are aligned in so many chunks of this length, spread evenly.
+_CHUNKS = 5
+_CHUNK_FRAMES = 192
+# How far off the lag and the speed of a candidate may be.
+REACH_FRAMES = round(0.7 * FRAMES_PER_SECOND)
+_SPEED_REACH = 0.012
+# Below this many frames a speed cannot be told.
+_LEAST_FOR_SPEED = round(4 * FRAMES_PER_SECOND)
+# What another speed must add to the correlation.
+_DRIFT_COST = 0.02
+_LEAST_FRAMES = 4
+# A band of a constant tone changes by less than this (standard deviation).
+_CONSTANT_DB = 1.0
+# Where the mean difference is above this, a frame speaks against a copy.
+_COPY_DB = 4.0
+# Where fewer cells agree than this, a frame speaks against the same recording under noise.
+_NEAR_SHARE = 0.42
+# Frames that the fluctuation of a band is taken against: 1 s.
+_SLOW_FRAMES = 63
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """How one recording lies against another.
+
+    Attributes
+    ----------
+    lag : float
+        Frame of b at the first frame of a.
+    speed : float
+        Frames of b in one of a.
+    ratio : float
+        Frequency in b over that in a.
+    correlation : float
+        Of the bands over time, mean of some chunks.
+    """
+
+    lag: float
+    speed: float = 1.0
+    ratio: float = 1.0
+    correlation: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How two recordings agree where they agree best.
+
+    Attributes
+    ----------
+    alignment : Alignment
+    start, end : int
+        Frames of a, the stretch that agrees.
+    difference_db : float
+        Mean difference of the cells in it.
+    share : float
+        Cells that differ by less than ``CLOSE_DB``.
+    added : float
+        Cells that differ by more than ``FAR_DB``.
+    correlation : float
+        Of how the bands fluctuate within a second.
+    gain_db : float
+        Level of b over that of a.
+    """
+
+    alignment: Alignment
+    start: int
+    end: int
+    difference_db: float
+    share: float
+    added: float
+    correlation: float
+    gain_db: float
+
+    @property
+    def frames(self) -> int:
+        """Length of the stretch."""
+        return self.end - self.start
+
+
+class Sound:
+    """A sketch, ready to be compared.
+
+    Parameters
+    ----------
+    sketch : np.ndarray [shape=(n_frames, n_mels), dtype=uint8]
+
+    Attributes
+    ----------
+    db : np.ndarray [shape=(n_frames, n_mels)]
+        Clamped to ``floor``.
+    floor : np.ndarray [shape=(n_frames, 1)]
+        Level below which nothing is compared.
+    first, last : int
+        Frames that hold sound: from the first to one past the last.
+    top : int
+        Bands up to the highest that holds sound.
+    """
+
+    def __init__(self, sketch: np.ndarray) -> None:
+        db = decibels(sketch)
+        peaks = db.max(axis=1, keepdims=True)
+        peak = float(peaks.max())
+        self.floor = np.maximum(peak - _FILE_RANGE_DB, peaks - _FRAME_RANGE_DB)
+        self.db = np.maximum(db, self.floor)
+        heard = np.flatnonzero(peaks[:, 0] > peak - _FILE_RANGE_DB + 10)
+        self.first, self.last = int(heard[0]), int(heard[-1]) + 1
+        loud = np.percentile(db[heard], 95, axis=0) > peak - _FILE_RANGE_DB
+        self.top = int(np.flatnonzero(loud)[-1]) + 1
+
+    def __len__(self) -> int:
+        return len(self.db)
+
+    @property
+    def frames(self) -> int:
+        """Length without silence before and after."""
+        return self.last - self.first
+
+    @functools.cached_property
+    def is_constant(self) -> bool:
+        """Whether nothing ever changes, as in a test tone."""
+        inside = slice(self.first + EDGE_FRAMES, self.last - EDGE_FRAMES)
+        db, floor = self.db[inside], self.floor[inside]
+        return len(db) >= _LEAST_FRAMES and float((db - floor).std(axis=0).max()) < _CONSTANT_DB
+
+    @functools.cached_property
+    def fluctuation(self) -> np.ndarray:
+        """Bands against their own mean over a second [shape=(n_frames, n_mels)]."""
+        size = min(_SLOW_FRAMES, len(self.db))
+        slow = scipy.ndimage.uniform_filter1d(self.db, size, axis=0, mode="nearest")
+        return self.db - slow
+
+
+def align(
+    a: Sound,
+    b: Sound,
+    lag: float,
+    speed: float = 1.0,
+    ratio: float = 1.0,
+    reach: int = REACH_FRAMES,
+) -> Alignment | None:
+    """Refine an alignment to a fraction of a frame.
+
+    Parameters
+    ----------
+    lag : float
+        Frame of b at the first frame of a, to within ``reach``.
+    speed : float
+        Frames of b in one of a, to about 1 %.
+    ratio : float
+        Frequency in b over that in a.
+
+    Returns
+    -------
+    alignment : Alignment
+        None if they do not meet.
+    """
+    begin = max(a.first, int(np.ceil((b.first - lag) / speed)) - reach)
+    end = min(a.last, int((b.last - lag) / speed) + reach)
+    if end - begin < _LEAST_FRAMES:
+        return None
+    length = min(_CHUNK_FRAMES, end - begin)
+    n = min(_CHUNKS, -(-(end - begin) // length))
+    starts = np.linspace(begin, end - length, n).astype(int)
+    curves = np.stack([_curve(a, b, s, length, lag, speed, ratio, reach) for s in starts])
+    # Another speed shifts the chunks against each other, by frames of a.
+    n_steps = int(_SPEED_REACH * (end - begin) / 2) if end - begin > _LEAST_FOR_SPEED else 0
+    drift = np.arange(-n_steps, n_steps + 1) * 2.0 / (end - begin)
+    middle = starts - starts.mean()
+    places = np.arange(2 * reach + 1) + np.rint(drift[:, None] * middle).astype(int)[:, :, None]
+    inside = (places >= 0) & (places <= 2 * reach)
+    values = np.take_along_axis(curves[None], np.clip(places, 0, 2 * reach), axis=2)
+    sums = np.where(inside, values, 0.0).mean(axis=1) - _DRIFT_COST * (drift[:, None] != 0)
+    which, peak = (int(i) for i in np.unravel_index(int(np.argmax(sums)), sums.shape))
+    moved = peak - reach + _vertex(sums[which], peak)
+    refined = speed * (1 + float(drift[which]))
+    pivot = starts.mean() + length / 2
+    at = lag + speed * (pivot + moved) - refined * pivot
+    return Alignment(float(at), refined, ratio, float(sums[which, peak]))
+
+
+def _vertex(curve: np.ndarray, peak: int) -> float:
+    if not 0 < peak < len(curve) - 1:
+        return 0.0
+    left, middle, right = curve[peak - 1 : peak + 2]
+    bend = left + right - 2 * middle
+    return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+
+
+def _curve(
+    a: Sound,
+    b: Sound,
+    start: int,
+    length: int,
+    lag: float,
+    speed: float,
+    ratio: float,
+    reach: int,
+) -> np.ndarray:
+    # Correlation of a chunk of a with b at every lag [shape=(2 * reach + 1,)]; each band against
+    # its mean, so that neither gain nor a codec's colour counts.
+    chunk = a.db[start : start + length]
+    chunk = chunk - chunk.mean(axis=0)
+    norm = float(np.sqrt(np.square(chunk).sum())) + 1e-6
+    places = lag + speed * np.arange(start - reach, start + length + reach)
+    around = _at(b.db, places, ratio)
+    around = around - around.mean(axis=0)
+    n = 2 * reach + 1
+    size = scipy.fft.next_fast_len(len(around), real=True)
+    spectrum = scipy.fft.rfft(around, size, axis=0)
+    spectrum *= np.conj(scipy.fft.rfft(chunk, size, axis=0))
+    # What wraps around lies behind the lags that are looked at.
+    products = scipy.fft.irfft(spectrum.sum(axis=1), size)[:n]
+    sums = np.cumsum(np.pad(around, ((1, 0), (0, 0))), axis=0)
+    squares = np.cumsum(np.pad(np.square(around).sum(axis=1, dtype=np.float64), (1, 0)))
+    total = sums[length : length + n] - sums[:n]
+    energy = squares[length : length + n] - squares[:n] - np.square(total).sum(axis=1) / length
+    return products / (norm * np.sqrt(np.maximum(energy, 1e-3)))
+
+
+def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement | None:
+    """Compare two recordings along an alignment.
+
+    Parameters
+    ----------
+    at : Alignment
+        From :func:`align`.
+    near : bool
+        Look for the same recording under noise, not for a copy.
+
+    Returns
+    -------
+    agreement : Agreement
+        None if nothing agrees.
+    """
+    lag, speed, ratio = at.lag, at.speed, at.ratio
+    begin = max(a.first, EDGE_FRAMES, int(np.ceil((max(b.first, EDGE_FRAMES) - lag) / speed)))
+    last_b = min(b.last, len(b) - EDGE_FRAMES) - 1
+    end = min(a.last, len(a) - EDGE_FRAMES, int((last_b - lag) / speed) + 1)
+    if end - begin < 3:
+        return None
+    top = min(a.top, b.top)
+    of_a, floor_a = a.db[begin:end, :top], a.floor[begin:end]
+    places = lag + speed * np.arange(begin, end)
+    of_b = _at(b.db, places, ratio)[:, :top]
+    floor_b = _at(b.floor, places)
+    sounding = (of_a > floor_a + 1) | (of_b > floor_b + 1)
+    difference = of_b - of_a
+    gain = _mode(difference[(of_a > floor_a + 1) & (of_b > floor_b + 1)])
+    # A cell at the floor of one and above that of the other differs by what is above.
+    floor = np.maximum(floor_a + gain, floor_b)
+    away = np.abs(np.maximum(of_b, floor) - np.maximum(of_a + gain, floor))
+    heard = sounding & ((of_b > floor) | (of_a + gain > floor))
+    n_cells = heard.sum(axis=1)
+    weight = np.minimum(1, n_cells / 6)
+    mean = (np.minimum(away, _MOST_DB) * heard).sum(axis=1) / np.maximum(n_cells, 1)
+    share = ((away < CLOSE_DB) & heard).sum(axis=1) / np.maximum(n_cells, 1)
+    speaks = (share - _NEAR_SHARE) if near else (_COPY_DB - mean) / _COPY_DB
+    start, stop = best_stretch(speaks * weight)
+    if stop - start < 3:
+        return None
+    cells = heard[start:stop]
+    n = max(1, int(cells.sum()))
+    fluctuating_a = a.fluctuation[begin:end, :top][start:stop][cells]
+    fluctuating_b = _at(b.fluctuation, places[start:stop], ratio)[:, :top][cells]
+    power = float((fluctuating_a**2).sum() * (fluctuating_b**2).sum())
+    return Agreement(
+        alignment=at,
+        start=begin + start,
+        end=begin + stop,
+        difference_db=float(np.minimum(away[start:stop], _MOST_DB)[cells].sum() / n),
+        share=float((away[start:stop][cells] < CLOSE_DB).sum() / n),
+        added=float((away[start:stop][cells] > FAR_DB).sum() / n),
+        correlation=float(fluctuating_a @ fluctuating_b) / max(1e-6, power**0.5),
+        gain_db=gain,
+    )
+
+
+def _at(values: np.ndarray, places: np.ndarray, ratio: float = 1.0) -> np.ndarray:
+    # Frames between frames, bands between bands.
+    places = np.clip(places, 0, len(values) - 1)
+    before = np.minimum(places.astype(int), max(0, len(values) - 2))
+    part = (places - before)[:, None].astype(np.float32)
+    frames = values[before]
+    if part.any():
+        frames = frames + part * (values[np.minimum(before + 1, len(values) - 1)] - frames)
+    return frames if ratio == 1.0 else frames @ _warp(round(ratio, 4))
+
+
+@functools.lru_cache(maxsize=64)
+def _warp(ratio: float) -> np.ndarray:
+    # Takes each band from where it is at another pitch [shape=(n_mels, n_mels)].
+    spec = SKETCH_SPEC
+    low, high = (float(hz_to_mel(f)) for f in (spec.fmin, spec.fmax))
+    centres = np.linspace(low, high, spec.n_mels + 2)[1:-1]
+    step = centres[1] - centres[0]
+    bands = (hz_to_mel(ratio * mel_to_hz(centres)) - centres[0]) / step
+    bands = np.clip(bands, 0, spec.n_mels - 1)
+    below = np.minimum(bands.astype(int), spec.n_mels - 2)
+    matrix = np.zeros((spec.n_mels, spec.n_mels), np.float32)
+    columns = np.arange(spec.n_mels)
+    matrix[below, columns] = 1 - (bands - below)
+    matrix[below + 1, columns] = bands - below
+    return matrix
+
+
+def _mode(differences: np.ndarray) -> float:
+    # The most frequent difference: other sound on top changes the mean, and the median too.
+    if len(differences) == 0:
+        return 0.0
+    edges = np.arange(-60.0, 60.5, 0.5)
+    counts, _ = np.histogram(np.clip(differences, -59.9, 59.9), edges)
+    smooth = scipy.ndimage.gaussian_filter1d(counts.astype(float), 2.0)
+    middle = edges[int(np.argmax(smooth))] + 0.25
+    near = differences[np.abs(differences - middle) < CLOSE_DB]
+    return float(near.mean()) if len(near) else float(middle)
+
+
+def best_stretch(speaks: np.ndarray) -> tuple[int, int]:
+    """The stretch whose sum is greatest (Kadane's algorithm).
+
+    >>> best_stretch(np.array([-1.0, 2.0, -1.0, 3.0, -4.0, 1.0]))
+    (1, 4)
+
+    Returns
+    -------
+    start, end : int
+        Empty when nothing is above zero.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(speaks)])
+    lowest = np.minimum.accumulate(sums)
+    end = int(np.argmax(sums - lowest))
+    return int(np.argmin(sums[: end + 1])), end
