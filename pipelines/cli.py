@@ -70,3 +70,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
     sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()
