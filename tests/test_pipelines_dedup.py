@@ -290,6 +290,7 @@ def test_split(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "says"),
     [
         (["dedup"], "name at least one catalog"),
+        (["dedup", "c", "--kind", "near"], "no such option: --kind"),
         (["dedup", "c", "--kinds", "same"], "'same' is none of"),
         (["dedup", "c", "--apply", "delete"], "neither move:DIR nor hardlink"),
         (["dedup", "c", "--undo", "in"], "--undo goes alone"),
