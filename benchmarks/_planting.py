@@ -55,7 +55,7 @@ class Plant:
         return self.lead + (source_s - self.start) / self.speed
 
 
-def truth(a: Plant, b: Plant, least_s: float = 5.0) -> DuplicateKind | None | bool:
+def truth(a: Plant, b: Plant, least_s: float = 5.0) -> DuplicateKind | bool | None:
     """What two plants of one source are.
 
     Returns
