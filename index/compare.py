@@ -276,6 +276,37 @@ def _curve(
     return products / (norm * np.sqrt(np.maximum(energy, 1e-3)))
 
 
+def best_lag(a: Sound, b: Sound) -> float | None:
+    """The lag at which two whole recordings correlate best, at speed 1.
+
+    For music that repeats itself, where many lags fit well and one fits best.
+
+    Returns
+    -------
+    lag : float
+        Frame of b at the first frame of a; None for recordings of more than 20 minutes.
+    """
+    if max(len(a), len(b)) > _MOST_FRAMES:
+        return None
+    levels = [s.levels(np.arange(s.first, s.last)) for s in (a, b)]
+    levels = [db - db.mean(axis=0) for db in levels]
+    size = scipy.fft.next_fast_len(len(levels[0]) + len(levels[1]), real=True)
+    spectra = [scipy.fft.rfft(db, size, axis=0) for db in levels]
+    products = scipy.fft.irfft((spectra[1] * np.conj(spectra[0])).sum(axis=1), size)
+    # Lags count from -len(a); each is weighed by what meets there.
+    lags = np.arange(-len(levels[0]) + 1, len(levels[1]))
+    sums = [np.concatenate([[0.0], np.cumsum(np.square(db).sum(axis=1))]) for db in levels]
+    ends = [
+        (np.maximum(0, -lags), np.minimum(len(levels[0]), len(levels[1]) - lags)),
+        (np.maximum(0, lags), np.minimum(len(levels[1]), len(levels[0]) + lags)),
+    ]
+    energies = [total[end] - total[begin] for total, (begin, end) in zip(sums, ends, strict=True)]
+    met = ends[0][1] - ends[0][0]
+    norms = np.sqrt(np.maximum(energies[0] * energies[1], 1e-3))
+    scores = np.where(met >= _LEAST_FOR_SPEED, products[lags % size] / norms, -1.0)
+    return float(lags[int(np.argmax(scores))] + b.first - a.first)
+
+
 def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement | None:
     """Compare two recordings along an alignment.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
-from index.compare import Agreement, Alignment, Sound, align, best_stretch, compare
+from index.compare import Agreement, Alignment, Sound, align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
 
 LEAST_OVERLAP_S = 1.0
@@ -96,6 +96,12 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
             best = verdict
         if best is not None and best.kind == DuplicateKind.SAME_AUDIO:
             break
+    if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
+        # Another repetition would look like that: is there a place that fits as a copy does?
+        anywhere = best_lag(a, b)
+        verdict = None if anywhere is None else _judge(a, b, anywhere, 1.0)
+        if verdict is not None and _rank(verdict) > _rank(best):
+            best = verdict
     return best
 
 
