@@ -75,9 +75,9 @@ class PairBatches:
         Their product is the number of pairs in a batch.
     max_speed : float
         Largest change of speed, tempo or pitch, as a fraction.
-    p_speed, p_tempo, p_pitch, p_mask : float
-        How often speed, only tempo or only pitch is changed, and how often a stretch of time or of
-        frequency is hidden.
+    p_speed, p_tempo, p_pitch, p_mask, p_edge : float
+        How often speed, only tempo or only pitch is changed; how often a stretch of time or of
+        frequency is hidden; and how often a window reaches past an end of the clip.
     """
 
     # Frames of sound before the first window, so that rooms have something to ring from.
@@ -96,12 +96,13 @@ class PairBatches:
         p_tempo: float = 0.1,
         p_pitch: float = 0.1,
         p_mask: float = 0.2,
+        p_edge: float = 0.25,
         seed: int = 0,
     ) -> None:
         self.music, self.world, self.spec, self.inputs = music, world, spec, inputs
         self.n_excerpts, self.n_each, self.max_speed = n_excerpts, n_each, max_speed
         self.p_speed, self.p_tempo, self.p_pitch, self.p_mask = p_speed, p_tempo, p_pitch, p_mask
-        self.seed = seed
+        self.p_edge, self.seed = p_edge, seed
         # Lead-in, a random phase, the windows half a window apart, the largest shift at the end.
         self._n_frames = 2 * self._LEAD_IN + spec.hop_frames * (n_each + 2)
 
@@ -142,6 +143,8 @@ class PairBatches:
         for window in positives:
             if rng.random() < self.p_mask:
                 mask_levels(window, rng)
+            if rng.random() < self.p_edge:
+                cut_edge(window, half, rng)
         return self.inputs(np.stack([known[s : s + width] for s in starts])), positives
 
     def _speed_and_stretch(self, rng: np.random.Generator) -> tuple[float, float]:
@@ -193,6 +196,21 @@ def mask_levels(levels: np.ndarray, rng: np.random.Generator) -> None:
     hidden = [slice(None), slice(None)]
     hidden[axis] = slice(start, start + width)
     levels[tuple(hidden)] = levels.mean()
+
+
+def cut_edge(levels: np.ndarray, longest: int, rng: np.random.Generator) -> None:
+    """Take away, in place, up to ``longest`` frames at one end, as of a clip that ends there.
+
+    The last frame goes on, as it does when a clip is looked up, or there is silence, as in files
+    shorter than a window.
+
+    Parameters
+    ----------
+    levels : np.ndarray [shape=(window_frames, n_bands)]
+    """
+    n = int(rng.integers(1, longest + 1))
+    backwards = levels[::-1] if rng.random() < 0.5 else levels
+    backwards[:n] = backwards[n] if rng.random() < 0.7 else 0.0
 
 
 def sounds_alike(levels: np.ndarray, threshold: float = 0.9) -> np.ndarray:

@@ -204,3 +204,32 @@ UNPAIRED = pa.schema(
     ]
 )
 """Files that are compared with no other but by their bytes, sorted by uri."""
+
+CLUSTERS = pa.schema(
+    [
+        # A hash of the members: the same in every run that finds the same cluster.
+        pa.field("cluster_id", pa.string(), nullable=False),
+        # Sorted uris.
+        pa.field("members", pa.list_(pa.string()), nullable=False),
+        pa.field("keep", pa.string(), nullable=False),
+        # What the other members take.
+        pa.field("seconds_won", pa.float64(), nullable=False),
+        pa.field("bytes_won", pa.int64(), nullable=False),
+    ]
+)
+"""Clusters of copies, those with most to win first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicateCluster:
+    """One line of :data:`CLUSTERS`."""
+
+    cluster_id: str
+    members: tuple[str, ...]
+    keep: str
+    seconds_won: float
+    bytes_won: int
+
+    def to_dict(self) -> dict[str, str | float | list[str]]:
+        """The JSON-lines contract, in its order."""
+        return {**dataclasses.asdict(self), "members": list(self.members)}

@@ -14,6 +14,8 @@ COMMANDS = {
     "demo": "See it work on the tracks that come with earmark.",
     "ingest": "Ingest audio into a catalog.",
     "identify": "Find out which recording a clip is from, and where in it.",
+    "dedup": "Find files that are the same sound.",
+    "split": "Split a data set so that nothing leaks.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",
@@ -68,3 +70,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
     sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ from encoders.degrade import (
     clip_peaks,
     colored_noise,
     control_gain,
+    drone,
     drop_out,
     filter_response,
     microphone,
@@ -140,6 +141,21 @@ def test_colored_noise_has_its_slope(exponent: float, db_per_octave: float) -> N
     # Density in two bands whose centres are three octaves apart.
     ratio = band_power(noise, 3800, 4200) / band_power(noise, 475, 525) / 8
     assert 10 * np.log10(ratio) / 3 == pytest.approx(db_per_octave, abs=0.2)
+
+
+def test_a_drone_has_the_spectrum_and_no_events() -> None:
+    # A tone, and a click every half second.
+    t = np.arange(4 * RATE) / RATE
+    sound = (0.1 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+    sound[:: RATE // 2] += 1.0
+    smeared = drone(sound, np.random.default_rng(0))
+    assert smeared.shape == sound.shape
+    assert smeared.dtype == np.float32
+    assert len(sound) == scipy.fft.next_fast_len(len(sound), real=True)
+    # The first and the last are real: they have no phase to choose.
+    spectra = [np.abs(scipy.fft.rfft(x))[1:-1] for x in (smeared, sound)]
+    np.testing.assert_allclose(*spectra, atol=0.5)
+    assert np.abs(smeared).max() < 0.5 * np.abs(sound).max()
 
 
 def test_flat_response_changes_nothing(clip: np.ndarray) -> None:

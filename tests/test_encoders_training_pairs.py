@@ -17,6 +17,7 @@ from encoders.training import (
     PairBatches,
     WindowBatches,
     change_tempo,
+    cut_edge,
     mask_levels,
     sounds_alike,
 )
@@ -39,7 +40,8 @@ def clean_world() -> World:
 
 def clean_pairs(cache: PcmCache, n_excerpts: int, n_each: int, **settings: float) -> PairBatches:
     """Of a world that changes nothing but what is asked for."""
-    changes = {"p_speed": 0.0, "p_tempo": 0.0, "p_pitch": 0.0, "p_mask": 0.0} | settings
+    off = dict.fromkeys(("p_speed", "p_tempo", "p_pitch", "p_mask", "p_edge"), 0.0)
+    changes = off | settings
     return PairBatches(cache, clean_world(), SPEC, INPUT, n_excerpts, n_each, **changes)
 
 
@@ -72,7 +74,8 @@ def test_levels_are_0_to_1_and_shapes_hold(cache: PcmCache) -> None:
     for levels in (anchors, positives):
         assert levels.dtype == np.float32
         assert levels.min() >= 0.0
-        np.testing.assert_allclose(levels.max(axis=(1, 2)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(anchors.max(axis=(1, 2)), 1.0, atol=1e-6)
+    assert positives.max() == 1.0
 
 
 def test_the_two_views_show_the_same_moment(cache: PcmCache) -> None:
@@ -95,10 +98,10 @@ def test_the_two_views_show_the_same_moment(cache: PcmCache) -> None:
         assert np.median(np.abs(shifts[change] - shifts["none"])) <= 2
 
 
-@pytest.mark.parametrize("change", ["speed", "tempo", "pitch", "mask"])
+@pytest.mark.parametrize("change", ["speed", "tempo", "pitch", "mask", "edge"])
 def test_each_change_comes_as_often_as_asked(change: str, cache: PcmCache) -> None:
-    # Masks are drawn for every window, the others for every excerpt.
-    n_excerpts, n_each = (1, 24) if change == "mask" else (12, 2)
+    # Masks and edges are drawn for every window, the others for every excerpt.
+    n_excerpts, n_each = (1, 24) if change in ("mask", "edge") else (12, 2)
     plain = clean_pairs(cache, n_excerpts, n_each).batch(0)
     shares = []
     for share in (0.5, 1.0):
@@ -160,13 +163,35 @@ def test_masks_hide_up_to_a_quarter_of_one_axis() -> None:
     assert set(axes) == {True, False}
 
 
+def test_a_clip_ends_early_at_one_end() -> None:
+    original = np.random.default_rng(0).random((32, 96)).astype(np.float32)
+    seen = set()
+    for seed in range(40):
+        levels = original.copy()
+        cut_edge(levels, 8, np.random.default_rng(seed))
+        cut = np.flatnonzero((levels != original).any(axis=1))
+        at_end = cut[-1] == 31
+        assert 1 <= len(cut) <= 8
+        np.testing.assert_array_equal(
+            cut, np.arange(32 - len(cut), 32) if at_end else np.arange(len(cut))
+        )
+        # The frame beside it goes on, or there is silence.
+        beside = original[cut[0] - 1] if at_end else original[cut[-1] + 1]
+        silent = not levels[cut].any()
+        np.testing.assert_array_equal(
+            levels[cut], np.broadcast_to(0 if silent else beside, (len(cut), 96))
+        )
+        seen.add((at_end, silent))
+    assert len(seen) == 4
+
+
 def test_anchors_stay_clean(cache: PcmCache) -> None:
     def silence(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.zeros_like(signal)
 
     worlds: list[Any] = [clean_world(), silence]
     (anchors, positives, _), (kept, silent, _) = (
-        PairBatches(cache, world, SPEC, INPUT, 1, 2, max_speed=0, p_mask=0).batch(0)
+        PairBatches(cache, world, SPEC, INPUT, 1, 2, max_speed=0, p_mask=0, p_edge=0).batch(0)
         for world in worlds
     )
     # Both worlds leave the sound itself alone; only the second one is heard as nothing.

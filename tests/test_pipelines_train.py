@@ -203,9 +203,20 @@ def test_choices_reach_the_bundle(corpus: Path, earmark: Earmark, tmp_path: Path
         "loss": "triplet", "margin": 0.3, "inputs": "mfcc", "n_pairs": 6,
     }  # fmt: skip
     # Another run starts from its weights, and says so.
-    start = ("--from", tmp_path / "one", "--out", tmp_path / "two")
-    assert earmark(*command, *choices, "--hidden", 5, "--dim", 6, *start)[0] == 0
-    assert read_log(tmp_path / "two")[0]["settings"]["start"] == "one"
+    for origin, name in ((tmp_path / "one", "one"), (tmp_path / "one" / "bundle", "bundle")):
+        start = ("--from", origin, "--out", tmp_path / f"from {name}")
+        assert earmark(*command, *choices, "--hidden", 5, "--dim", 6, *start)[0] == 0
+        assert read_log(tmp_path / f"from {name}")[0]["settings"]["start"] == name
+
+
+def test_a_start_that_is_not_there_is_told(
+    corpus: Path, earmark: Earmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "require_training", lambda: None)
+    command = ("train", "siamese", "--corpus", corpus, "--out", tmp_path, "--from", "nowhere")
+    code, _, told = earmark(*command)
+    assert code == 2
+    assert "no folder or bundle 'nowhere'" in told
 
 
 @pytest.mark.usefixtures("small")

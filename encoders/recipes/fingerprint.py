@@ -30,6 +30,7 @@ from encoders.siamese import (
     build_siamese,
 )
 from encoders.training import N_WATCHED, PairBatches, TrainingConfig, WindowBatches, fit
+from encoders.warm_start import FLOAT_NETWORK, start_from_network
 
 INPUTS: dict[str, LevelInput] = {
     "log-mel": LevelInput(low=0, high=96),
@@ -129,7 +130,7 @@ def train_siamese(
     out : Path
         Gets the checkpoints, the logs, ``bundle/`` and a line in ``experiment.json``.
     start : Path, optional
-        ``out`` of an earlier run whose weights are the first ones of this.
+        ``out`` of an earlier run, or a bundle, whose weights are the first ones of this.
     announce : callable, optional
         Is told what the network costs before training starts.
     rooms : np.ndarray [shape=(n_rooms, n_taps)], optional
@@ -161,8 +162,13 @@ def train_siamese(
     if recipe.similarity == "learned":
         learned = LearnedSimilarity(recipe.network.dim)
         models["similarity"] = learned.layer
+    if start is not None and (start / FLOAT_NETWORK).exists():
+        start_from_network(model, start / FLOAT_NETWORK, np.concatenate(batches.batch(0)[:2]))
+        earlier = None
+    else:
+        earlier = start
     tally = Tally(progress)
-    fit(models, _pair_loss(model, recipe, learned), batches, held_back, config, out, tally, start)
+    fit(models, _pair_loss(model, recipe, learned), batches, held_back, config, out, tally, earlier)
 
     trained = build_siamese(spec.window_frames, inputs.n_bands, recipe.network)
     trained.set_weights(model.get_weights())

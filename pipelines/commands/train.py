@@ -92,8 +92,9 @@ class _Numbers(click.ParamType):
     help="Multiply in bfloat16: faster where the processor has instructions for it. [siamese]",
 )  # fmt: skip
 @click.option(
-    "--from", "start", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR", help="Start from the weights of an earlier run: its --out. [siamese]",
+    "--from", "start", metavar="DIR|BUNDLE",
+    help="Start from the weights of an earlier run, its --out, or of a bundle: a folder, or "
+    "'fingerprint' for the one that comes with earmark. [siamese]",
 )  # fmt: skip
 @click.option(
     "--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -107,7 +108,7 @@ def command(
     learning_rate: float,
     seed: int,
     mixed_precision: bool,
-    start: Path | None,
+    start: str | None,
     cache: Path | None,
     **choices: Any,
 ) -> None:
@@ -119,6 +120,7 @@ def command(
     Examples:
       earmark train siamese --corpus corpus.csv --out runs/fingerprint
       earmark train siamese --corpus corpus.csv --out runs/triplet --loss triplet --dim 64
+      earmark train siamese --corpus ~/Music --out runs/mine --from fingerprint --steps 1000
       earmark train vae --corpus ~/Music --out runs/vae --steps 2000
       tensorboard --logdir runs
     """
@@ -141,6 +143,7 @@ def command(
     )
     if kind == "siamese":
         recipe = recipes.SiameseRecipe(SiameseConfig(**shape), **given)
+    origin = _origin(start) if start is not None else None
     spec, items = FeatureSpec(), read_corpus(corpus)
     with task_display("Decoding") as show:
         train, dev = (
@@ -156,7 +159,7 @@ def command(
 
         if kind == "siamese":
             trained = recipes.train_siamese(
-                train, dev, out, spec, config, recipe, progress, start, _announce
+                train, dev, out, spec, config, recipe, progress, origin, _announce
             )
         else:
             trained = recipes.train_vae(
@@ -170,6 +173,15 @@ def command(
         f"The bundle is in {trained.bundle}; use it with: "
         f"earmark ingest … {option} {trained.bundle}"
     )
+
+
+def _origin(start: str) -> Path:
+    from encoders.bundle import SHIPPED
+
+    folder = next((f for f in (Path(start), SHIPPED / start) if f.is_dir()), None)
+    if folder is None:
+        raise click.BadParameter(f"there is no folder or bundle {start!r}", param_hint="--from")
+    return folder
 
 
 def _announce(cost: Cost) -> None:
