@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -55,26 +56,36 @@ class Plant:
         return self.lead + (source_s - self.start) / self.speed
 
 
-def truth(a: Plant, b: Plant, least_s: float = 5.0) -> DuplicateKind | None | bool:
+class Unclear(enum.Enum):
+    """Not counted, whether it is reported or not."""
+
+    BRIEF = "share little"
+    TWICE_CHANGED = "both changed"
+
+
+def truth(a: Plant, b: Plant, least_s: float = 5.0) -> DuplicateKind | Unclear | None:
     """What two plants of one source are.
+
+    Parameters
+    ----------
+    least_s : float
+        Sharing less than this is unclear.
 
     Returns
     -------
-    kind : DuplicateKind, None or False
-        None when they share nothing; False when they share less than ``least_s``, which may or may
-        not be reported.
+    kind : DuplicateKind, Unclear or None
+        None when they share nothing.
     """
-    if "identical" in (a.variant, b.variant) and {a.variant, b.variant} <= {
-        "original",
-        "identical",
-    }:
+    if {a.variant, b.variant} <= {"original", "identical"}:
         return DuplicateKind.IDENTICAL
     shared = min(a.end, b.end) - max(a.start, b.start)
     if shared <= 0:
         return None
+    if a.is_near and b.is_near:
+        return Unclear.TWICE_CHANGED
     fits = [p.end - p.start - shared <= min(0.5, 0.2 * (p.end - p.start)) for p in (a, b)]
     if not any(fits) and shared < least_s:
-        return False
+        return Unclear.BRIEF
     if a.is_near or b.is_near:
         return DuplicateKind.NEAR
     if all(fits):

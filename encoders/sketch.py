@@ -49,8 +49,8 @@ def sketch(blocks: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def decibels(sketch: np.ndarray) -> np.ndarray:
-    """The log-mel spectrogram of a sketch [dtype=float32], dB re full scale."""
-    return sketch / np.float32(_STEPS_PER_DB) + np.float32(FLOOR_DB)
+    """Values of a sketch in dB re full scale [dtype=float32]."""
+    return np.float32(FLOOR_DB) + np.asarray(sketch, np.float32) / np.float32(_STEPS_PER_DB)
 
 
 def _quantize(frames: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -109,14 +110,22 @@ def propose_pairs(
     n_windows = queries.index.n_rows[recordings]
     looked_up = np.cumsum(np.where(n_windows <= _LONG, n_windows, (n_windows + 1) // 2))
     for batch in np.split(recordings, np.flatnonzero(np.diff(looked_up // _WINDOWS_AT_ONCE)) + 1):
-        lines = _vote(*_hits(queries, batch, references, contents), queries.index, references.index)
+        hits = _hits(queries, batch, references, contents)
+        lines = _vote(hits, queries.index, references.index)
         yield lines.take(_most_voted(lines))
 
 
-def _hits(
-    queries: Side, recordings: np.ndarray, references: Side, contents: Contents
-) -> tuple[np.ndarray, ...]:
-    # Query recording, query window, reference recording, reference window, similarity of each hit.
+class _Hits(NamedTuple):
+    """Recording and window of the query, of the reference, and the similarity of each hit."""
+
+    query: np.ndarray
+    window: np.ndarray
+    reference: np.ndarray
+    place: np.ndarray
+    score: np.ndarray
+
+
+def _hits(queries: Side, recordings: np.ndarray, references: Side, contents: Contents) -> _Hits:
     index = queries.index
     counts = index.n_rows[recordings]
     windows = [np.arange(0, n, 1 if n <= _LONG else 2) for n in counts.tolist()]
@@ -130,26 +139,19 @@ def _hits(
     reference = references.index.recording_of(row)
     allowed = contents.may_pair(queries.contents[query], references.contents[reference])
     place = row - references.index.first_rows[reference]
-    return tuple(column[allowed] for column in (query, window, reference, place, score))
+    return _Hits(*(column[allowed] for column in (query, window, reference, place, score)))
 
 
-def _vote(
-    query: np.ndarray,
-    window: np.ndarray,
-    reference: np.ndarray,
-    place: np.ndarray,
-    score: np.ndarray,
-    queries: FingerprintIndex,
-    references: FingerprintIndex,
-) -> Candidates:
+def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex) -> Candidates:
     # The hits of a pair that lie on a line speak together. Lines are counted in cells of lag
     # that overlap, so that hits on both sides of a border meet.
+    query, window, reference, place, score = found
     weight = score - MIN_SIMILARITY + _LEAST_VOTE
     shorter = np.minimum(queries.n_rows[query], references.n_rows[reference])
     least = np.select([shorter <= n for n, _ in _LEAST_VOTES], [v for _, v in _LEAST_VOTES])
     hits = np.lexsort((window, reference, query))
     long = hits[shorter[hits] >= _LEAST_FOR_SPEED]
-    found = [Candidates(*(np.empty(0, kind) for kind in ("i8", "i8", "f4", "f4", "f4")))]
+    lines = [Candidates(*(np.empty(0, kind) for kind in ("i8", "i8", "f4", "f4", "f4")))]
     for speed in _SPEEDS.tolist():
         chosen = hits if speed == 1 else long
         lag = place[chosen] - speed * window[chosen]
@@ -172,10 +174,10 @@ def _vote(
             means /= np.add.reduceat(weight[mine], starts)
             first = mine[starts[kept]]
             speeds = np.full(len(first), speed)
-            found.append(
+            lines.append(
                 Candidates(query[first], reference[first], means[kept], speeds, votes[kept])
             )
-    return Candidates(*map(np.concatenate, zip(*(c.columns() for c in found), strict=True)))
+    return Candidates(*map(np.concatenate, zip(*(c.columns() for c in lines), strict=True)))
 
 
 def _most_voted(lines: Candidates) -> np.ndarray:

@@ -38,6 +38,12 @@ _LEAST_FOR_SPEED = round(4 * FRAMES_PER_SECOND)
 # What another speed must add to the correlation.
 _DRIFT_COST = 0.02
 _LEAST_FRAMES = 4
+# Frames with fewer sounding cells than this weigh less.
+_FEW_CELLS = 6
+# Frames that are looked at, at most: those of 20 minutes.
+_MOST_FRAMES = round(20 * 60 * FRAMES_PER_SECOND)
+# Cells that the gain is taken from, at most.
+_MOST_FOR_GAIN = 20_000
 # A band of a constant tone changes by less than this (standard deviation).
 _CONSTANT_DB = 1.0
 # Where the mean difference is above this, a frame speaks against a copy.
@@ -115,10 +121,8 @@ class Sound:
 
     Attributes
     ----------
-    db : np.ndarray [shape=(n_frames, n_mels)]
-        Clamped to ``floor``.
-    floor : np.ndarray [shape=(n_frames, 1)]
-        Level below which nothing is compared.
+    floor : np.ndarray [shape=(n_frames,), dtype=float32]
+        Level below which nothing of a frame is compared, dB.
     first, last : int
         Frames that hold sound: from the first to one past the last.
     top : int
@@ -126,37 +130,63 @@ class Sound:
     """
 
     def __init__(self, sketch: np.ndarray) -> None:
-        db = decibels(sketch)
-        peaks = db.max(axis=1, keepdims=True)
+        self._sketch = sketch
+        peaks = decibels(sketch.max(axis=1))
         peak = float(peaks.max())
         self.floor = np.maximum(peak - _FILE_RANGE_DB, peaks - _FRAME_RANGE_DB)
-        self.db = np.maximum(db, self.floor)
-        heard = np.flatnonzero(peaks[:, 0] > peak - _FILE_RANGE_DB + 10)
+        heard = np.flatnonzero(peaks > peak - _FILE_RANGE_DB + 10)
         self.first, self.last = int(heard[0]), int(heard[-1]) + 1
-        loud = np.percentile(db[heard], 95, axis=0) > peak - _FILE_RANGE_DB
+        some = heard[:: 1 + len(heard) // _MOST_FRAMES]
+        loud = decibels(np.percentile(sketch[some], 95, axis=0)) > peak - _FILE_RANGE_DB
         self.top = int(np.flatnonzero(loud)[-1]) + 1
 
     def __len__(self) -> int:
-        return len(self.db)
+        return len(self._sketch)
 
     @property
     def frames(self) -> int:
         """Length without silence before and after."""
         return self.last - self.first
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+        return self._sketch.nbytes + self.floor.nbytes
+
+    def levels(self, places: np.ndarray, ratio: float = 1.0) -> np.ndarray:
+        """Levels at some times, between frames too, clamped to the floor.
+
+        Parameters
+        ----------
+        places : np.ndarray [shape=(n,)]
+            In frames; those outside stand for the first or last frame.
+        ratio : float
+            At this many times the frequencies.
+
+        Returns
+        -------
+        db : np.ndarray [shape=(n, n_mels), dtype=float32]
+        """
+        places = np.clip(places, 0, len(self) - 1)
+        before = places.astype(int)
+        frames = self._frames(before)
+        part = (places - before).astype(np.float32)[:, None]
+        if part.any():
+            frames += part * (self._frames(np.minimum(before + 1, len(self) - 1)) - frames)
+        return frames if ratio == 1.0 else frames @ _warp(round(ratio, 4))
+
+    def _frames(self, numbers: np.ndarray) -> np.ndarray:
+        return np.maximum(decibels(self._sketch[numbers]), self.floor[numbers, None])
+
     @functools.cached_property
     def is_constant(self) -> bool:
         """Whether nothing ever changes, as in a test tone."""
-        inside = slice(self.first + EDGE_FRAMES, self.last - EDGE_FRAMES)
-        db, floor = self.db[inside], self.floor[inside]
-        return len(db) >= _LEAST_FRAMES and float((db - floor).std(axis=0).max()) < _CONSTANT_DB
-
-    @functools.cached_property
-    def fluctuation(self) -> np.ndarray:
-        """Bands against their own mean over a second [shape=(n_frames, n_mels)]."""
-        size = min(_SLOW_FRAMES, len(self.db))
-        slow = scipy.ndimage.uniform_filter1d(self.db, size, axis=0, mode="nearest")
-        return self.db - slow
+        inside = np.arange(self.first + EDGE_FRAMES, self.last - EDGE_FRAMES)
+        inside = inside[:: 1 + len(inside) // _MOST_FRAMES]
+        if len(inside) < _LEAST_FRAMES:
+            return False
+        above = self._frames(inside) - self.floor[inside, None]
+        return float(above.std(axis=0).max()) < _CONSTANT_DB
 
 
 def align(
@@ -227,12 +257,12 @@ def _curve(
 ) -> np.ndarray:
     # Correlation of a chunk of a with b at every lag [shape=(2 * reach + 1,)]; each band against
     # its mean, so that neither gain nor a codec's colour counts.
-    chunk = a.db[start : start + length]
-    chunk = chunk - chunk.mean(axis=0)
+    chunk = a.levels(np.arange(start, start + length))
+    chunk -= chunk.mean(axis=0)
     norm = float(np.sqrt(np.square(chunk).sum())) + 1e-6
     places = lag + speed * np.arange(start - reach, start + length + reach)
-    around = _at(b.db, places, ratio)
-    around = around - around.mean(axis=0)
+    around = b.levels(places, ratio)
+    around -= around.mean(axis=0)
     n = 2 * reach + 1
     size = scipy.fft.next_fast_len(len(around), real=True)
     spectrum = scipy.fft.rfft(around, size, axis=0)
@@ -244,6 +274,37 @@ def _curve(
     total = sums[length : length + n] - sums[:n]
     energy = squares[length : length + n] - squares[:n] - np.square(total).sum(axis=1) / length
     return products / (norm * np.sqrt(np.maximum(energy, 1e-3)))
+
+
+def best_lag(a: Sound, b: Sound) -> float | None:
+    """The lag at which two whole recordings correlate best, at speed 1.
+
+    For music that repeats itself, where many lags fit well and one fits best.
+
+    Returns
+    -------
+    lag : float
+        Frame of b at the first frame of a; None for recordings of more than 20 minutes.
+    """
+    if max(len(a), len(b)) > _MOST_FRAMES:
+        return None
+    levels = [s.levels(np.arange(s.first, s.last)) for s in (a, b)]
+    levels = [db - db.mean(axis=0) for db in levels]
+    size = scipy.fft.next_fast_len(len(levels[0]) + len(levels[1]), real=True)
+    spectra = [scipy.fft.rfft(db, size, axis=0) for db in levels]
+    products = scipy.fft.irfft((spectra[1] * np.conj(spectra[0])).sum(axis=1), size)
+    # Lags count from -len(a); each is weighed by what meets there.
+    lags = np.arange(-len(levels[0]) + 1, len(levels[1]))
+    sums = [np.concatenate([[0.0], np.cumsum(np.square(db).sum(axis=1))]) for db in levels]
+    ends = [
+        (np.maximum(0, -lags), np.minimum(len(levels[0]), len(levels[1]) - lags)),
+        (np.maximum(0, lags), np.minimum(len(levels[1]), len(levels[0]) + lags)),
+    ]
+    energies = [total[end] - total[begin] for total, (begin, end) in zip(sums, ends, strict=True)]
+    met = ends[0][1] - ends[0][0]
+    norms = np.sqrt(np.maximum(energies[0] * energies[1], 1e-3))
+    scores = np.where(met >= _LEAST_FOR_SPEED, products[lags % size] / norms, -1.0)
+    return float(lags[int(np.argmax(scores))] + b.first - a.first)
 
 
 def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement | None:
@@ -265,54 +326,47 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     begin = max(a.first, EDGE_FRAMES, int(np.ceil((max(b.first, EDGE_FRAMES) - lag) / speed)))
     last_b = min(b.last, len(b) - EDGE_FRAMES) - 1
     end = min(a.last, len(a) - EDGE_FRAMES, int((last_b - lag) / speed) + 1)
-    if end - begin < 3:
+    if end - begin < _LEAST_FRAMES:
         return None
+    # Of hours, not every frame, so that memory is bounded.
+    step = 1 + (end - begin) // _MOST_FRAMES
+    frames = np.arange(begin, end, step)
+    places = lag + speed * frames
     top = min(a.top, b.top)
-    of_a, floor_a = a.db[begin:end, :top], a.floor[begin:end]
-    places = lag + speed * np.arange(begin, end)
-    of_b = _at(b.db, places, ratio)[:, :top]
-    floor_b = _at(b.floor, places)
-    sounding = (of_a > floor_a + 1) | (of_b > floor_b + 1)
-    difference = of_b - of_a
-    gain = _mode(difference[(of_a > floor_a + 1) & (of_b > floor_b + 1)])
+    of_a, floor_a = a.levels(frames)[:, :top], a.floor[frames, None]
+    of_b, floor_b = b.levels(places, ratio)[:, :top], b.floor[np.rint(places).astype(int), None]
+    gain = _mode((of_b - of_a)[(of_a > floor_a + 1) & (of_b > floor_b + 1)])
     # A cell at the floor of one and above that of the other differs by what is above.
     floor = np.maximum(floor_a + gain, floor_b)
-    away = np.abs(np.maximum(of_b, floor) - np.maximum(of_a + gain, floor))
-    heard = sounding & ((of_b > floor) | (of_a + gain > floor))
+    of_a = np.maximum(of_a + gain, floor)
+    of_b = np.maximum(of_b, floor)
+    away = np.minimum(np.abs(of_b - of_a), _MOST_DB)
+    heard = (of_a > floor) | (of_b > floor)
     n_cells = heard.sum(axis=1)
-    weight = np.minimum(1, n_cells / 6)
-    mean = (np.minimum(away, _MOST_DB) * heard).sum(axis=1) / np.maximum(n_cells, 1)
-    share = ((away < CLOSE_DB) & heard).sum(axis=1) / np.maximum(n_cells, 1)
-    speaks = (share - _NEAR_SHARE) if near else (_COPY_DB - mean) / _COPY_DB
-    start, stop = best_stretch(speaks * weight)
-    if stop - start < 3:
+    if near:
+        speaks = ((away < CLOSE_DB) & heard).sum(axis=1) / np.maximum(n_cells, 1) - _NEAR_SHARE
+    else:
+        speaks = 1 - (away * heard).sum(axis=1) / np.maximum(n_cells, 1) / _COPY_DB
+    start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
+    if stop - start < min(len(frames), _LEAST_FRAMES):
         return None
-    cells = heard[start:stop]
-    n = max(1, int(cells.sum()))
-    fluctuating_a = a.fluctuation[begin:end, :top][start:stop][cells]
-    fluctuating_b = _at(b.fluctuation, places[start:stop], ratio)[:, :top][cells]
-    power = float((fluctuating_a**2).sum() * (fluctuating_b**2).sum())
+    cells, away = heard[start:stop], away[start:stop][heard[start:stop]]
+    size = min(_SLOW_FRAMES, stop - start)
+    moving_a, moving_b = (
+        (db[start:stop] - scipy.ndimage.uniform_filter1d(db[start:stop], size, 0))[cells]
+        for db in (of_a, of_b)
+    )
+    power = float(moving_a @ moving_a) * float(moving_b @ moving_b)
     return Agreement(
         alignment=at,
-        start=begin + start,
-        end=begin + stop,
-        difference_db=float(np.minimum(away[start:stop], _MOST_DB)[cells].sum() / n),
-        share=float((away[start:stop][cells] < CLOSE_DB).sum() / n),
-        added=float((away[start:stop][cells] > FAR_DB).sum() / n),
-        correlation=float(fluctuating_a @ fluctuating_b) / max(1e-6, power**0.5),
+        start=begin + start * step,
+        end=min(end, begin + stop * step),
+        difference_db=float(away.mean()),
+        share=float((away < CLOSE_DB).mean()),
+        added=float((away > FAR_DB).mean()),
+        correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )
-
-
-def _at(values: np.ndarray, places: np.ndarray, ratio: float = 1.0) -> np.ndarray:
-    # Frames between frames, bands between bands.
-    places = np.clip(places, 0, len(values) - 1)
-    before = np.minimum(places.astype(int), max(0, len(values) - 2))
-    part = (places - before)[:, None].astype(np.float32)
-    frames = values[before]
-    if part.any():
-        frames = frames + part * (values[np.minimum(before + 1, len(values) - 1)] - frames)
-    return frames if ratio == 1.0 else frames @ _warp(round(ratio, 4))
 
 
 @functools.lru_cache(maxsize=64)
@@ -334,14 +388,16 @@ def _warp(ratio: float) -> np.ndarray:
 
 def _mode(differences: np.ndarray) -> float:
     # The most frequent difference: other sound on top changes the mean, and the median too.
+    differences = differences[:: 1 + len(differences) // _MOST_FOR_GAIN]
     if len(differences) == 0:
         return 0.0
-    edges = np.arange(-60.0, 60.5, 0.5)
-    counts, _ = np.histogram(np.clip(differences, -59.9, 59.9), edges)
+    steps = np.rint(2 * differences).astype(np.int64)
+    lowest = int(steps.min()) - 8
+    counts = np.bincount(steps - lowest, minlength=int(steps.max()) - lowest + 8)
     smooth = scipy.ndimage.gaussian_filter1d(counts.astype(float), 2.0)
-    middle = edges[int(np.argmax(smooth))] + 0.25
+    middle = (int(np.argmax(smooth)) + lowest) / 2
     near = differences[np.abs(differences - middle) < CLOSE_DB]
-    return float(near.mean()) if len(near) else float(middle)
+    return float(near.mean()) if len(near) else middle
 
 
 def best_stretch(speaks: np.ndarray) -> tuple[int, int]:

@@ -111,8 +111,8 @@ def identical_pairs(files: pa.Table, grouped: bool) -> Iterator[DuplicatePair]:
     known = files.filter(pc.is_valid(files["recording_id"]))
     ids = known["recording_id"].to_numpy()
     order = np.argsort(ids, kind="stable")
-    starts = np.flatnonzero(np.r_[True, ids[order][1:] != ids[order][:-1]]) if len(ids) else []
-    for group in np.split(order, starts[1:]):
+    changes = 1 + np.flatnonzero(ids[order][1:] != ids[order][:-1])
+    for group in np.split(order, changes):
         if len(group) == 0 or (len(group) == 1 and not grouped):
             continue
         rows = known.take(group).to_pylist()

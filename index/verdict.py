@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
-from index.compare import Agreement, Alignment, Sound, align, best_stretch, compare
+from index.compare import Agreement, Alignment, Sound, align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
 
 LEAST_OVERLAP_S = 1.0
@@ -36,6 +36,8 @@ _SPARE_SHARE = 0.2
 _WINDOW_NEAR = 0.6
 _WINDOW_COPY = 0.85
 _LEAST_WINDOWS = 3
+# Aligned so well, two are at the same pitch.
+_WELL_TUNED = 0.85
 # Of pitch.
 _SEMITONE = 2 ** (1 / 12)
 
@@ -94,6 +96,12 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
             best = verdict
         if best is not None and best.kind == DuplicateKind.SAME_AUDIO:
             break
+    if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
+        # Another repetition would look like that: is there a place that fits as a copy does?
+        anywhere = best_lag(a, b)
+        verdict = None if anywhere is None else _judge(a, b, anywhere, 1.0)
+        if verdict is not None and _rank(verdict) > _rank(best):
+            best = verdict
     return best
 
 
@@ -148,16 +156,16 @@ def judge_windows(
         if score >= _WINDOW_COPY and speed == 1.0:
             kind = DuplicateKind.EXCERPT if any(whole) else DuplicateKind.OVERLAP
             kind = DuplicateKind.SAME_AUDIO if all(whole) else kind
-        a_times = [start * hop_s, min(a_seconds, (end + 1) * hop_s)]
-        b_times = [(lag + speed * start) * hop_s, (lag + speed * start) * hop_s]
-        b_times[1] = min(b_seconds, b_times[0] + speed * (a_times[1] - a_times[0]))
+        a_times = start * hop_s, min(a_seconds, (end + 1) * hop_s)
+        b_start = max(0.0, (lag + speed * start) * hop_s)
+        b_end = min(b_seconds, b_start + speed * (a_times[1] - a_times[0]))
         verdict = Verdict(
             kind=kind,
             score=round(min(1.0, score), 4),
-            a_start_s=a_times[0],
+            a_start_s=round(a_times[0], 3),
             a_end_s=round(a_times[1], 3),
-            b_start_s=round(max(0.0, b_times[0]), 3),
-            b_end_s=round(b_times[1], 3),
+            b_start_s=round(b_start, 3),
+            b_end_s=round(b_end, 3),
             speed=round(speed, 4),
             coverage=round(min(1.0, length / max(hop_s, min(a_seconds, b_seconds))), 4),
             reason=f"a file could not be read again, so by fingerprints only: {met.sum()} windows "
@@ -188,6 +196,8 @@ def _judge(a: Sound, b: Sound, lag: float, speed: float) -> Verdict | None:
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
     # The same tempo at another pitch, or the same pitch at another tempo.
     best = found
+    if found.correlation > _WELL_TUNED:
+        return best
     for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
         other = align(a, b, found.lag, found.speed, ratio)
         if other is not None and other.correlation > best.correlation + 0.02:
@@ -215,7 +225,7 @@ def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
 
 def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> Verdict | None:
     lag, speed = agreement.alignment.lag, agreement.alignment.speed
-    start, end = agreement.start, agreement.end
+    start, end = float(agreement.start), float(agreement.end)
     # The frames at the ends of a file could not be compared: they go with their neighbours.
     if start - max(a.first, (b.first - lag) / speed) <= EDGE_FRAMES + 1:
         start = max(a.first, (b.first - lag) / speed)

@@ -50,12 +50,11 @@ def write_sketches(path: Path, rows: Iterable[tuple[int, np.ndarray | None, str 
     """
     with write_atomically(path) as file, pa.ipc.new_file(file, SKETCHES) as writer:
         for content, frames, problem in rows:
-            packed = n = None
+            packed, n, constant = None, 0, False
             if frames is not None:
-                n = len(frames)
-                packed = pa.compress(frames.tobytes(), "zstd", asbytes=True)
-            constant = bool(n) and Sound(frames).is_constant
-            values = [content, n or 0, packed, problem, constant]
+                packed, n = pa.compress(frames.tobytes(), "zstd", asbytes=True), len(frames)
+                constant = n > 0 and Sound(frames).is_constant
+            values = [content, n, packed, problem, constant]
             columns = [pa.array([v], f.type) for v, f in zip(values, SKETCHES, strict=True)]
             writer.write_batch(pa.record_batch(columns, schema=SKETCHES))
 
@@ -112,8 +111,7 @@ class SketchStore:
 
 
 def _size(sound: Sound | str) -> int:
-    # With the fluctuation, which comes on demand.
-    return 2 * sound.db.nbytes if isinstance(sound, Sound) else 0
+    return sound.n_bytes if isinstance(sound, Sound) else 0
 
 
 def constant_contents(folder: Path) -> Iterator[int]:

@@ -262,12 +262,8 @@ class VerifyStage:
         if isinstance(first, Sound) and isinstance(second, Sound):
             return judge(first, second, [(lag * hop_s, speed) for lag, speed in proposals])
         seconds = load_contents(self.run).seconds
-        return judge_windows(
-            *(self._windows(number) for number in (a, b)),
-            *(float(seconds[number]) for number in (a, b)),
-            proposals,
-            hop_s,
-        )
+        windows = self._windows(a), self._windows(b)
+        return judge_windows(*windows, seconds[a], seconds[b], proposals, hop_s)
 
     def _windows(self, number: int) -> np.ndarray:
         for side in load_sides(self.run):
