@@ -292,6 +292,7 @@ def test_split(collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["dedup"], "name at least one catalog"),
         (["dedup", "c", "--kind", "near"], "no such option: --kind"),
         (["dedup", "c", "--kinds", "same"], "'same' is none of"),
+        (["dedup", "c", "--keep", "longst"], "no file is in 'longst'"),
         (["dedup", "c", "--apply", "delete"], "neither move:DIR nor hardlink"),
         (["dedup", "c", "--undo", "in"], "--undo goes alone"),
         (["dedup", "--undo", "in"], "nothing was ever applied"),

@@ -195,8 +195,12 @@ def _apply(results: Results, action: Action, out: Path) -> int:
 
     facts = results.facts
     copies = [(facts[u], facts[c.cluster.keep]) for c in results.copies for u in c.drop]
-    with task_display("Putting copies aside") as show:
-        outcome = apply(copies, action, out, show)
+    try:
+        with task_display("Putting copies aside") as show:
+            outcome = apply(copies, action, out, show)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. Go on with the same command, or --undo {out}.", err=True)
+        return EXIT_INTERRUPTED
     done = "Moved" if action.name == MOVE else "Made hard links of"
     where = f" to {action.folder}" if action.folder else ""
     click.echo(f"{done} {len(outcome.done):,} files ({format_bytes(outcome.n_bytes)}){where}")

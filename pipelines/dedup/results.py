@@ -212,9 +212,15 @@ def assemble(
     unpaired : list of dict
         Rows of ``index.schema.UNPAIRED``.
     settings : Settings, optional
+
+    Raises
+    ------
+    EarmarkError
+        If the preferred folder has none of the files, or a group has none.
     """
     settings = settings or Settings()
     facts = read_facts(catalogs)
+    settings.keep.check(facts)
     leakage = None
     judgements = Judgements.read(catalogs)
     found = [pair for pair in pairs if pair.a in facts and pair.b in facts]
