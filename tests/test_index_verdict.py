@@ -130,6 +130,15 @@ def test_neighbouring_sounds_of_one_source_are_not_duplicates() -> None:
                 assert judge(a, b, [(0.0, 1.0)]) is None
 
 
+def test_what_moves_alike_at_other_levels_is_another_take(base: np.ndarray) -> None:
+    # The same loudness from moment to moment, on another sound.
+    take = cut(base, 0, 6)
+    loudness = np.abs(take) ** 2
+    smooth = np.sqrt(np.convolve(loudness, np.ones(400) / 400, mode="same"))
+    noise = colored_noise(len(take), 1.5, np.random.default_rng(5))
+    assert verdict(take, smooth * noise) is None
+
+
 def test_ambience_of_one_place_is_not_the_same_audio() -> None:
     room = track("restaurant.ogg")
     half = len(room) // 2
