@@ -94,6 +94,9 @@ class Agreement:
         Cells that differ by less than ``CLOSE_DB``.
     added : float
         Cells that differ by more than ``FAR_DB``.
+    torn : float
+        Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
+        of the one kind only.
     correlation : float
         Of how the bands fluctuate within a second.
     gain_db : float
@@ -106,6 +109,7 @@ class Agreement:
     difference_db: float
     share: float
     added: float
+    torn: float
     correlation: float
     gain_db: float
 
@@ -344,7 +348,8 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     floor = np.maximum(floor_a + gain, floor_b)
     of_a = np.maximum(of_a + gain, floor)
     of_b = np.maximum(of_b, floor)
-    away = np.minimum(np.abs(of_b - of_a), _MOST_DB)
+    difference = of_b - of_a
+    away = np.minimum(np.abs(difference), _MOST_DB)
     heard = (of_a > floor) | (of_b > floor)
     n_cells = heard.sum(axis=1)
     moving_a, moving_b = (_fluctuation(db) * heard for db in (of_a, of_b))
@@ -355,7 +360,8 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
     if stop - start < min(len(frames), _LEAST_FRAMES):
         return None
-    away = away[start:stop][heard[start:stop]]
+    cells = heard[start:stop]
+    away, difference = away[start:stop][cells], difference[start:stop][cells]
     moving_a, moving_b = moving_a[start:stop].ravel(), moving_b[start:stop].ravel()
     power = float(moving_a @ moving_a) * float(moving_b @ moving_b)
     return Agreement(
@@ -365,6 +371,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
         added=float((away > FAR_DB).mean()),
+        torn=float(min((difference > FAR_DB).mean(), (difference < -FAR_DB).mean())),
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )

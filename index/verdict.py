@@ -26,10 +26,9 @@ _LEAST_NEAR_ALIGNED = 0.25
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
 _NEAR_CORRELATION = 0.4
-# The same words in another take move alike for some seconds, but the levels are others: up to so
-# many seconds, so many cells must agree; after that, fewer.
-_NEAR_LONG_S = 10.0
-_NEAR_SHARES = 0.5, 0.38
+# The same words in another take move alike for some seconds, but either is louder here and there;
+# what is mixed in is only ever added.
+_NEAR_TORN = 0.11
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
@@ -221,7 +220,7 @@ def _is_copy(agreement: Agreement) -> bool:
 def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
-        and agreement.share >= _NEAR_SHARES[agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND]
+        and agreement.torn <= _NEAR_TORN
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )
