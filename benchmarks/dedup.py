@@ -151,7 +151,8 @@ def main(
         measure_scale(corpus, [int(n) for n in scale.split(",")], seed, cache, json_path)
         return
     folder = cache / f"planted-{split}-{seconds:g}s-{seed}"
-    sets = dict(zip(("music", "short"), plant(corpus, n_music, n_short, seconds, folder, seed)))
+    long, short = plant(corpus, n_music, n_short, seconds, folder, seed)
+    sets = {"music": long, "short": short}
     everything = [p for plants in sets.values() for p in plants]
     catalog, ingested = ingest([p.uri for p in everything], cache)
     found = find(catalog, cache / f"pairs-{catalog.name}")

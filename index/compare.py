@@ -42,14 +42,17 @@ _LEAST_FRAMES = 4
 _FEW_CELLS = 6
 # Frames that are looked at, at most: those of 20 minutes.
 _MOST_FRAMES = round(20 * 60 * FRAMES_PER_SECOND)
-# Cells that the gain is taken from, at most.
+# Gain is taken from cells this far above the floor: below, codecs add and drop sound.
+_LOUD_DB = 10.0
+# Of them, so many at most.
 _MOST_FOR_GAIN = 20_000
 # A band of a constant tone changes by less than this (standard deviation).
 _CONSTANT_DB = 1.0
 # Where the mean difference is above this, a frame speaks against a copy.
 _COPY_DB = 4.0
-# Where fewer cells agree than this, a frame speaks against the same recording under noise.
-_NEAR_SHARE = 0.42
+# Where the correlation around a frame is below this, it speaks against the same recording under
+# noise.
+_NEAR_CORRELATION = 0.3
 # Frames that the fluctuation of a band is taken against: 1 s.
 _SLOW_FRAMES = 63
 
@@ -91,6 +94,9 @@ class Agreement:
         Cells that differ by less than ``CLOSE_DB``.
     added : float
         Cells that differ by more than ``FAR_DB``.
+    torn : float
+        Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
+        of the one kind only.
     correlation : float
         Of how the bands fluctuate within a second.
     gain_db : float
@@ -103,6 +109,7 @@ class Agreement:
     difference_db: float
     share: float
     added: float
+    torn: float
     correlation: float
     gain_db: float
 
@@ -335,27 +342,27 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     top = min(a.top, b.top)
     of_a, floor_a = a.levels(frames)[:, :top], a.floor[frames, None]
     of_b, floor_b = b.levels(places, ratio)[:, :top], b.floor[np.rint(places).astype(int), None]
-    gain = _mode((of_b - of_a)[(of_a > floor_a + 1) & (of_b > floor_b + 1)])
+    loud = (of_a > floor_a + _LOUD_DB) & (of_b > floor_b + _LOUD_DB)
+    gain = _mode((of_b - of_a)[loud])
     # A cell at the floor of one and above that of the other differs by what is above.
     floor = np.maximum(floor_a + gain, floor_b)
     of_a = np.maximum(of_a + gain, floor)
     of_b = np.maximum(of_b, floor)
-    away = np.minimum(np.abs(of_b - of_a), _MOST_DB)
+    difference = of_b - of_a
+    away = np.minimum(np.abs(difference), _MOST_DB)
     heard = (of_a > floor) | (of_b > floor)
     n_cells = heard.sum(axis=1)
+    moving_a, moving_b = (_fluctuation(db) * heard for db in (of_a, of_b))
     if near:
-        speaks = ((away < CLOSE_DB) & heard).sum(axis=1) / np.maximum(n_cells, 1) - _NEAR_SHARE
+        speaks = _local_correlation(moving_a, moving_b) - _NEAR_CORRELATION
     else:
         speaks = 1 - (away * heard).sum(axis=1) / np.maximum(n_cells, 1) / _COPY_DB
     start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
     if stop - start < min(len(frames), _LEAST_FRAMES):
         return None
-    cells, away = heard[start:stop], away[start:stop][heard[start:stop]]
-    size = min(_SLOW_FRAMES, stop - start)
-    moving_a, moving_b = (
-        (db[start:stop] - scipy.ndimage.uniform_filter1d(db[start:stop], size, 0))[cells]
-        for db in (of_a, of_b)
-    )
+    cells = heard[start:stop]
+    away, difference = away[start:stop][cells], difference[start:stop][cells]
+    moving_a, moving_b = moving_a[start:stop].ravel(), moving_b[start:stop].ravel()
     power = float(moving_a @ moving_a) * float(moving_b @ moving_b)
     return Agreement(
         alignment=at,
@@ -364,6 +371,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
         added=float((away > FAR_DB).mean()),
+        torn=float(min((difference > FAR_DB).mean(), (difference < -FAR_DB).mean())),
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )
@@ -384,6 +392,21 @@ def _warp(ratio: float) -> np.ndarray:
     matrix[below, columns] = 1 - (bands - below)
     matrix[below + 1, columns] = bands - below
     return matrix
+
+
+def _fluctuation(db: np.ndarray) -> np.ndarray:
+    # Bands against their own mean over a second.
+    return db - scipy.ndimage.uniform_filter1d(db, min(_SLOW_FRAMES, len(db)), axis=0)
+
+
+def _local_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # Correlation of the fluctuations within a second around each frame [shape=(n_frames,)].
+    size = min(_SLOW_FRAMES, len(a))
+    products, of_a, of_b = (
+        scipy.ndimage.uniform_filter1d(values.sum(axis=1, dtype=np.float64), size)
+        for values in (a * b, a * a, b * b)
+    )
+    return products / np.sqrt(np.maximum(of_a * of_b, 1e-6))
 
 
 def _mode(differences: np.ndarray) -> float:
@@ -414,4 +437,5 @@ def best_stretch(speaks: np.ndarray) -> tuple[int, int]:
     sums = np.concatenate([[0.0], np.cumsum(speaks)])
     lowest = np.minimum.accumulate(sums)
     end = int(np.argmax(sums - lowest))
-    return int(np.argmin(sums[: end + 1])), end
+    # Of several lowest sums the last: what counts for nothing stays outside.
+    return end - int(np.argmin(sums[end::-1])), end

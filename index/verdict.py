@@ -16,7 +16,7 @@ LEAST_OVERLAP_S = 1.0
 
 # A copy, whatever codec it went through.
 _COPY_DIFFERENCE_DB = 2.4
-_COPY_SHARE = 0.78
+_COPY_SHARE = 0.72
 _COPY_CORRELATION = 0.7
 _COPY_ADDED = 0.042
 # Where chunks correlate less than this they are no copies, and not even near.
@@ -25,8 +25,10 @@ _LEAST_NEAR_ALIGNED = 0.25
 # The same recording under noise, at another speed or pitch: seconds, share of the shorter file.
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
-_NEAR_SHARE = 0.46
-_NEAR_CORRELATION = 0.3
+_NEAR_CORRELATION = 0.4
+# The same words in another take move alike for some seconds, but either is louder here and there;
+# what is mixed in is only ever added.
+_NEAR_TORN = 0.11
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
@@ -50,7 +52,8 @@ class Verdict:
     ----------
     kind : DuplicateKind
     score : float
-        Geometric mean of the share of cells that agree and of the correlation, 0 to 1.
+        Of a copy the geometric mean of the share of cells that agree and of the correlation, of
+        others the correlation alone, 0 to 1.
     a_start_s, a_end_s, b_start_s, b_end_s : float
         The stretch that agrees.
     speed, coverage : float
@@ -217,8 +220,8 @@ def _is_copy(agreement: Agreement) -> bool:
 def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
+        and agreement.torn <= _NEAR_TORN
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
-        and agreement.share >= _NEAR_SHARE
         and agreement.correlation >= _NEAR_CORRELATION
     )
 
@@ -251,7 +254,9 @@ def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> V
         kind = DuplicateKind.EXCERPT if any(whole) else DuplicateKind.OVERLAP
     a_times = start / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
     b_times = tuple((lag + speed * f) / FRAMES_PER_SECOND for f in (start, end))
-    score = (agreement.share * max(0.0, agreement.correlation)) ** 0.5
+    score = max(0.0, agreement.correlation)
+    if _is_copy(agreement):
+        score = (agreement.share * score) ** 0.5
     return Verdict(
         kind=kind,
         score=round(min(1.0, score), 4),
