@@ -147,3 +147,117 @@ class Match:
     def to_dict(self) -> dict[str, Any]:
         """The JSON-lines contract, in its order."""
         return dataclasses.asdict(self)
+
+
+class DuplicateKind(str, enum.Enum):
+    """How two files are the same sound; the first that applies.
+
+    ``IDENTICAL``: the same bytes. ``SAME_AUDIO``: the same recording from end to end, whatever
+    the container, codec, rate, channels, gain, and silence before and after. ``EXCERPT``: one lies
+    inside the other. ``OVERLAP``: they share a stretch. ``NEAR``: the same recording under noise or
+    other sound, or at another speed or pitch.
+    """
+
+    IDENTICAL = "identical"
+    SAME_AUDIO = "same-audio"
+    EXCERPT = "excerpt"
+    OVERLAP = "overlap"
+    NEAR = "near"
+
+
+PAIRS = pa.schema(
+    [
+        # Sorted: a < b, pairs by (a, b). Between two groups a is of the first and b of the second,
+        # and a == b says that the file is in both.
+        pa.field("a", pa.string(), nullable=False),
+        pa.field("b", pa.string(), nullable=False),
+        pa.field("a_id", pa.string(), nullable=False),
+        pa.field("b_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        # The stretch that they share.
+        pa.field("a_start_s", pa.float64(), nullable=False),
+        pa.field("a_end_s", pa.float64(), nullable=False),
+        pa.field("b_start_s", pa.float64(), nullable=False),
+        pa.field("b_end_s", pa.float64(), nullable=False),
+        # Seconds of b that pass in a second of a.
+        pa.field("speed", pa.float64(), nullable=False),
+        # Share of the shorter file that the stretch is.
+        pa.field("coverage", pa.float64(), nullable=False),
+        # The evidence, in a sentence for a person.
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Pairs of duplicates. Of n files with the same bytes the first stands for the others: n - 1 pairs
+``identical``, and no other pair names the others; between two groups, every file that is in a
+pair is named in at least one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicatePair:
+    """One line of :data:`PAIRS`. Times in seconds."""
+
+    a: str
+    b: str
+    a_id: str
+    b_id: str
+    kind: DuplicateKind
+    score: float
+    a_start_s: float
+    a_end_s: float
+    b_start_s: float
+    b_end_s: float
+    speed: float
+    coverage: float
+    reason: str
+
+    def to_dict(self) -> dict[str, str | float]:
+        """A row of :data:`PAIRS`."""
+        return {**dataclasses.asdict(self), "kind": self.kind.value}
+
+
+class UnpairedClass(str, enum.Enum):
+    """Why a file is not compared with others."""
+
+    SILENT = "silent"
+    CONSTANT_TONE = "constant tone"
+    FAILED = "failed"
+
+
+UNPAIRED = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Files that are compared with no other but by their bytes, sorted by uri."""
+
+CLUSTERS = pa.schema(
+    [
+        # A hash of the members: the same in every run that finds the same cluster.
+        pa.field("cluster_id", pa.string(), nullable=False),
+        # Sorted uris.
+        pa.field("members", pa.list_(pa.string()), nullable=False),
+        pa.field("keep", pa.string(), nullable=False),
+        # What the other members take.
+        pa.field("seconds_won", pa.float64(), nullable=False),
+        pa.field("bytes_won", pa.int64(), nullable=False),
+    ]
+)
+"""Clusters of copies, those with most to win first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicateCluster:
+    """One line of :data:`CLUSTERS`."""
+
+    cluster_id: str
+    members: tuple[str, ...]
+    keep: str
+    seconds_won: float
+    bytes_won: int
+
+    def to_dict(self) -> dict[str, str | float | list[str]]:
+        """The JSON-lines contract, in its order."""
+        return {**dataclasses.asdict(self), "members": list(self.members)}

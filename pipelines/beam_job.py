@@ -1,6 +1,6 @@
-"""The Beam pipeline: references to inputs in, one small status record per shard out.
+"""The Beam pipeline of every job: references to shards in, a count of what is done out.
 
-What is done with a shard is a :class:`Work`: ingest's, or that of a bulk match.
+What is done with a shard is a :class:`~pipelines.workers.Work`; audio and vectors never travel.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -18,9 +19,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from encoders.errors import EarmarkError
 from pipelines.beam_options import quiet_logging
-from pipelines.inputs import Input
 from pipelines.progress import RunState
-from pipelines.shard import Work, process_shards
+from pipelines.workers import Work, in_threads
 
 # Shards in one element when this process does all the work: enough to keep its threads busy.
 _SHARDS_PER_ELEMENT = 64
@@ -29,11 +29,9 @@ _SHARDS_PER_ELEMENT = 64
 # nothing under the token and counts for itself.
 _STATES: dict[str, RunState] = {}
 
-Shards = list[list[Input]]
-
 
 class ProcessShards(beam.DoFn):
-    """Shards in, (inputs, status rows) out.
+    """Lists of shards in, what is done of each list out.
 
     Flushes inside ``process``: some runners lose what ``finish_bundle`` emits.
     """
@@ -47,11 +45,10 @@ class ProcessShards(beam.DoFn):
         """Load what the work needs."""
         self._work.prepare()
 
-    def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
+    def process(self, shards: Sequence[Any]) -> Iterator[int]:
         """Turn every shard into its output."""
         state = _STATES.get(self._token) or RunState()
-        n_rows = process_shards(shards, self._work, state, self._threads)
-        yield sum(map(len, shards)), sum(n_rows)
+        yield sum(in_threads(lambda s: self._work.process(s, state), shards, state, self._threads))
 
 
 def runner_of(beam_args: Sequence[str]) -> str | None:
@@ -71,7 +68,12 @@ def runner_of(beam_args: Sequence[str]) -> str | None:
 
 
 def run_job(
-    shards: Shards, work: Work, state: RunState, threads: int, beam_args: Sequence[str]
+    shards: Sequence[Any],
+    work: Work,
+    n_expected: int,
+    state: RunState,
+    threads: int,
+    beam_args: Sequence[str],
 ) -> None:
     """Run the pipeline to its end.
 
@@ -79,8 +81,11 @@ def run_job(
 
     Parameters
     ----------
-    shards : list of list of Input
+    shards : sequence
+        What ``work`` takes one by one; small, and picklable.
     work : Work
+    n_expected : int
+        What has to be done in all, as ``work`` counts it: its inputs, say.
     state : RunState
     threads : int
         Shards at a time in one worker.
@@ -98,18 +103,16 @@ def run_job(
     _STATES[token] = state
     per_element = _SHARDS_PER_ELEMENT if threads > 1 else 1
     elements = [shards[i : i + per_element] for i in range(0, len(shards), per_element)]
-    n_inputs = sum(map(len, shards))
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
-            pipeline = _pipeline(runner, beam_args)
+            pipeline = make_pipeline(runner, beam_args)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
                 | "Process" >> beam.ParDo(ProcessShards(work, threads, token))
-                | "Rows" >> beam.Map(lambda status: status[1])
                 | "Count" >> beam.CombineGlobally(sum)
-                | "Check" >> beam.Map(_check_rows, n_inputs)
+                | "Check" >> beam.Map(_check_done, n_expected)
             )
             pipeline.run().wait_until_finish()
     except BaseException:
@@ -124,7 +127,14 @@ def run_job(
         del _STATES[token]
 
 
-def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+def make_pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+    """A pipeline for a runner; None is the embedded one.
+
+    Raises
+    ------
+    EarmarkError
+        If Beam does not know it, or not its options.
+    """
     options = PipelineOptions(list(beam_args))
     try:
         return beam.Pipeline(FnApiRunner() if runner is None else None, options)
@@ -132,9 +142,9 @@ def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
         raise EarmarkError(f"Beam cannot use the runner {runner}: {error}") from None
 
 
-def _check_rows(n_rows: int, n_inputs: int) -> None:
-    if n_rows != n_inputs:
-        raise RuntimeError(f"{n_inputs} inputs gave {n_rows} status rows")
+def _check_done(n_done: int, n_expected: int) -> None:
+    if n_done != n_expected:
+        raise RuntimeError(f"{n_done} were done of {n_expected}")
 
 
 @contextlib.contextmanager

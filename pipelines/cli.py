@@ -16,6 +16,8 @@ COMMANDS = {
     "identify": "Find out which recording a clip is from, and where in it.",
     "match": "Identify a whole corpus of files.",
     "monitor": "Tell what is played when in hours of audio, or in a stream.",
+    "dedup": "Find files that are the same sound.",
+    "split": "Split a data set so that nothing leaks.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",

@@ -264,7 +264,7 @@ def _run(
     counts = state.counts if embedded else _CatalogCounts(catalog, job.run)
     cpu, begin = time.process_time(), time.monotonic()
     with live_display(summary.n_todo, counts, log):
-        run_job(shards, job, state, threads, options.beam_args)
+        run_job(shards, job, summary.n_todo, state, threads, options.beam_args)
     summary.elapsed_s = time.monotonic() - begin
     summary.cpu_s = time.process_time() - cpu if embedded else None
     rows = catalog.run_recordings(job.run)

@@ -110,7 +110,7 @@ class MatchSummary:
 
 @dataclasses.dataclass(frozen=True)
 class MatchJob:
-    """What all shards of a bulk match have in common: a :class:`pipelines.shard.Work`.
+    """What all shards of a bulk match have in common: a :class:`pipelines.workers.Work`.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def match_corpus(
     state = RunState()
     if todo:
         with live_display(n_todo, state.counts, log, "Identifying"):
-            run_job(todo, job, state, threads, options.beam_args)
+            run_job(todo, job, n_todo, state, threads, options.beam_args)
     summary = _join([job.part(shard) for shard in shards], out)
     shutil.rmtree(parts)
     return dataclasses.replace(

@@ -158,6 +158,15 @@ def format_hours(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
 
 
+def format_span(seconds: float) -> str:
+    """A length of time for a person: ``"0.42 s"``, ``"3.5 min"``, ``"12.0 h"``."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
 def _describe(counts: Counts, elapsed: float) -> str:
     speed = counts.seconds / max(elapsed, 1e-3)
     return f"{format_hours(counts.seconds)} audio · {speed:,.0f} × real time"

@@ -12,9 +12,8 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -33,25 +32,9 @@ _WINDOWS_PER_BATCH = 64
 _HASH_BLOCK = 1 << 20
 
 
-class Work(Protocol):
-    """What is done with every shard of a run. Pickled to the workers."""
-
-    def prepare(self) -> None:
-        """Load, once per process, what all shards need."""
-
-    def process(self, shard: Sequence[Input], state: RunState) -> int:
-        """Do a shard; doing it twice is the same as once.
-
-        Returns
-        -------
-        n_rows : int
-            Inputs that are done: all of the shard, unless the run was stopped.
-        """
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all shards of an ingest have in common: its :class:`Work`.
+    """What all shards of an ingest have in common: its :class:`~pipelines.workers.Work`.
 
     Parameters
     ----------
@@ -113,37 +96,6 @@ def load_encoders(fingerprint: str, vae: str, precision: str) -> Encoders:
             )
     encoders.vae.check_spec(encoders.fingerprint.spec)
     return encoders
-
-
-def process_shards(
-    shards: Sequence[Sequence[Input]], work: Work, state: RunState, threads: int
-) -> list[int]:
-    """Process several shards, ``threads`` at a time.
-
-    Returns
-    -------
-    n_rows : list of int
-        Inputs done of each shard: all, unless the run was stopped.
-    """
-    work.prepare()
-
-    def process(shard: Sequence[Input]) -> int:
-        try:
-            return work.process(shard, state)
-        except BaseException as error:
-            state.abort(error)
-            raise
-
-    if threads == 1:
-        return [process(shard) for shard in shards]
-    with ThreadPoolExecutor(threads, thread_name_prefix="shard") as pool:
-        futures = [pool.submit(process, shard) for shard in shards]
-        try:
-            return [future.result() for future in futures]
-        except BaseException as error:
-            state.abort(error)
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def process_shard(shard: Sequence[Input], job: Job, encoders: Encoders, state: RunState) -> int:
