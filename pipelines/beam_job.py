@@ -144,7 +144,7 @@ def make_pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline
 
 def _check_done(n_done: int, n_expected: int) -> None:
     if n_done != n_expected:
-        raise RuntimeError(f"{n_done} were done of {n_expected}")
+        raise RuntimeError(f"only {n_done} of {n_expected} were done")
 
 
 @contextlib.contextmanager
