@@ -5,6 +5,7 @@
     CATALOG/catalog.json                 format version, FeatureSpec, encoders
     CATALOG/recordings/part-*.parquet    one row for every input, good or bad
     CATALOG/windows/part-*.parquet       the windows of the recordings part of the same name
+    CATALOG/columns/<name>/part-*        further embeddings of them: see index/columns.py
     CATALOG/index/<generation>/          an index; index/CURRENT names the live one
 
 A recordings part is the commit of its windows part: windows without their twin do not exist for
@@ -80,9 +81,7 @@ class Catalog:
                 (path / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise CatalogError(f"cannot make a catalog in {path}: {error.strerror}") from None
-        with write_atomically(path / _META) as file:
-            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
-        return cls(path, config)
+        return cls(path, config).with_config(config)
 
     @classmethod
     def open(cls, path: str | Path, expected: CatalogConfig | None = None) -> Catalog:
@@ -130,6 +129,12 @@ class Catalog:
             )
         return cls(path, config)
 
+    def with_config(self, config: CatalogConfig) -> Catalog:
+        """The same catalog after its description was replaced. Only under :meth:`writer_lock`."""
+        with write_atomically(self.path / _META) as file:
+            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        return Catalog(self.path, config)
+
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Whether a catalog is at ``path``."""
@@ -156,14 +161,17 @@ class Catalog:
 
     def clean(self) -> None:
         """Remove what a killed writer left behind. Only under :meth:`writer_lock`."""
-        for folder in (self.path, *(self.path / f for f in ("recordings", "windows", "index"))):
-            folder.mkdir(exist_ok=True)
+        columns = [self.path / "columns" / name for name in self.config.columns]
+        folders = [self.path / f for f in ("recordings", "windows", "index")]
+        for folder in (self.path, *folders, *columns):
+            folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f".*{TEMPORARY}"):
                 _remove(path)
         committed = set(self.parts())
-        for path in (self.path / "windows").glob("part-*.parquet"):
-            if path.name not in committed:
-                path.unlink()
+        for folder in (self.path / "windows", *columns):
+            for path in folder.glob("part-*.parquet"):
+                if path.name not in committed:
+                    path.unlink()
 
     def parts(self) -> list[str]:
         """Names of the committed parts, those of earlier runs first."""
@@ -244,15 +252,18 @@ class Catalog:
         CatalogError
             If a part is missing or damaged.
         """
+        for part, spans in self.window_spans():
+            path = self.path / "windows" / part
+            yield from read_spans(path, spans, columns, batch_size, self.config.windows_schema)
+
+    def window_spans(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """Parts, and the spans of rows in them that hold :meth:`indexed_recordings`."""
         chosen = self._read_indexed()
-        names = self.parts()
-        part_of_row = chosen["part"].to_numpy()
+        names, part_of_row = self.parts(), chosen["part"].to_numpy()
         first, n = chosen["first_window"].to_numpy(), chosen["n_windows"].to_numpy()
         for part in np.unique(part_of_row):
             mine = part_of_row == part
-            spans = join_spans(first[mine], first[mine] + n[mine])
-            path = self.path / "windows" / names[part]
-            yield from read_spans(path, spans, columns, batch_size, self.config)
+            yield names[part], join_spans(first[mine], first[mine] + n[mine])
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).
