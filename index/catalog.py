@@ -193,7 +193,9 @@ class Catalog:
 
     def part_writer(self) -> PartWriter:
         """Writer of a new part."""
-        return PartWriter(self.path, self.config.windows_schema, self.config.recordings_schema)
+        config = self.config
+        columns = {name: config.column_schema(name) for name in config.columns}
+        return PartWriter(self.path, config.windows_schema, config.recordings_schema, columns)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The current row of every input, sorted by uri.

@@ -13,17 +13,15 @@ where the sound could not be read again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog
-from index.config import METADATA_KEY, EncoderInfo
+from index.config import EncoderInfo
 from index.windows import read_spans
 
 FOLDER = "columns"
@@ -100,9 +98,9 @@ def iter_embeddings(
         for batch in catalog.iter_windows([*_ABOUT_WINDOWS, name], batch_size):
             yield batch.rename_columns([*_ABOUT_WINDOWS, "embedding"])
         return
-    schema = column_schema(catalog, name)
+    schema = catalog.config.column_schema(name)
     for part, spans in catalog.window_spans():
-        path = column_part(catalog, name, part)
+        path = catalog.path / FOLDER / name / part
         if not path.exists():
             raise CatalogError(
                 f"column {name!r} of {catalog.path} is incomplete: complete it with "
@@ -118,20 +116,6 @@ def iter_embeddings(
             yield pa.RecordBatch.from_arrays(
                 [*left.columns, embedding], [*_ABOUT_WINDOWS, "embedding"]
             )
-
-
-def column_schema(catalog: Catalog, name: str) -> pa.Schema:
-    """Schema of the parts of a further column; its metadata name the features and the encoder."""
-    info = catalog.config.columns[name]
-    # Null where the sound could not be read again.
-    field = pa.field("embedding", pa.list_(pa.float32(), info.dim))
-    about = {"spec": catalog.config.spec.to_dict(), "encoder": dataclasses.asdict(info)}
-    return pa.schema([field], {METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
-
-
-def column_part(catalog: Catalog, name: str, part: str) -> Path:
-    """Where a part of a further column is, or is to be."""
-    return catalog.path / FOLDER / name / part
 
 
 def missing_parts(catalog: Catalog, name: str) -> list[str]:

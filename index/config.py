@@ -12,8 +12,8 @@ import pyarrow as pa
 from encoders.features import FeatureSpec
 from index.schema import FORMAT_VERSION, RECORDINGS, windows_schema
 
-METADATA_KEY = b"earmark"
-"""Key of what made it in the metadata of every Parquet file."""
+# Key of the configuration in the metadata of every Parquet file.
+_METADATA_KEY = b"earmark"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +96,17 @@ class CatalogConfig:
         """Schema of the recordings parts."""
         return RECORDINGS.with_metadata(self._metadata)
 
+    def column_schema(self, name: str) -> pa.Schema:
+        """Schema of the parts of a further column; its metadata name the encoder that made it."""
+        info = self.columns[name]
+        # Null where the sound could not be read again.
+        field = pa.field("embedding", pa.list_(pa.float32(), info.dim))
+        about = {"spec": self.spec.to_dict(), "encoder": dataclasses.asdict(info)}
+        return pa.schema([field], {_METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
+
     @property
     def _metadata(self) -> dict[bytes, bytes]:
-        return {METADATA_KEY: json.dumps(self._base_dict(), sort_keys=True).encode()}
+        return {_METADATA_KEY: json.dumps(self._base_dict(), sort_keys=True).encode()}
 
     def differences(self, other: CatalogConfig) -> list[str]:
         """What sets two configurations apart, in words: ``"<what>: <mine>, not <the other's>"``."""
