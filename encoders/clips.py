@@ -106,17 +106,19 @@ class ClipBatches:
         Their product is the number of labelled sounds in a batch.
     n_others : int
         Further sounds, of any class or none.
+    labels : sequence of str, optional
+        The first classes, in their order. [default: the labels of the clips, sorted]
     seed : int
     """
 
     # Varied this far: filter (dB at its extremes), pitch (mel bands) and speed (a fraction).
-    _FILTER_DB = 9.0
-    _PITCH_BANDS = 3
-    _SPEED = 0.15
+    _FILTER_DB = 6.0
+    _PITCH_BANDS = 2
+    _SPEED = 0.12
     # How often something sounds beside it, and how far below it, in dB.
-    _P_BACKGROUND = 0.6
-    _BELOW_DB = (0.0, 35.0)
-    _P_MASK = 0.3
+    _P_BACKGROUND = 0.5
+    _BELOW_DB = (3.0, 40.0)
+    _P_MASK = 0.2
 
     def __init__(
         self,
@@ -127,21 +129,25 @@ class ClipBatches:
         n_classes: int = 24,
         n_each: int = 4,
         n_others: int = 32,
+        labels: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         self.clips, self.spec, self.inputs, self.background = clips, spec, inputs, background
         self.n_each, self.n_others, self.seed = n_each, n_others, seed
         names = name_classes(clips.items)
-        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        labelled = {item.label for item in clips.items if item.label}
+        self.labels = sorted(labelled) if labels is None else list(labels)
+        # The labels first, in their order, then whatever else belongs together.
+        ordered = [*self.labels, *sorted(set(names) - set(self.labels))]
+        numbers = {name: number for number, name in enumerate(ordered)}
         self.classes = np.array([numbers[name] for name in names])
         # By label, then by source.
         members: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, item in enumerate(clips.items):
             if item.label:
                 members[item.label][item.source].append(number)
-        self.labels = sorted(m for m in members if sum(map(len, members[m].values())) > 1)
-        self._members = [list(members[label].values()) for label in self.labels]
-        self.n_classes = min(n_classes, len(self.labels))
+        self._members = [list(sources.values()) for sources in members.values()]
+        self.n_classes = min(n_classes, len(self._members))
         sizes = np.array([sum(map(len, sources)) for sources in self._members], np.float64)
         # Between every class alike and every sound alike.
         self._weights = np.sqrt(sizes) / np.sqrt(sizes).sum() if len(sizes) else sizes
@@ -158,9 +164,9 @@ class ClipBatches:
         rng = np.random.default_rng([self.seed, number])
         chosen: list[int] = []
         if self.n_classes:
-            labels = rng.choice(len(self.labels), self.n_classes, replace=False, p=self._weights)
-            for label in labels:
-                chosen += self._pick(self._members[label], rng)
+            kinds = rng.choice(len(self._members), self.n_classes, replace=False, p=self._weights)
+            for kind in kinds:
+                chosen += self._pick(self._members[kind], rng)
         chosen += rng.choice(len(self.clips), self.n_others).tolist()
         windows = [self._view(number, rng) for number in chosen for _ in range(2)]
         levels = self.inputs(np.stack(windows))

@@ -46,6 +46,7 @@ from index.windows import join_spans, read_spans
 _META = "catalog.json"
 _LOCK = ".lock"
 _CURRENT = "CURRENT"
+_FOLDERS = ("recordings", "windows", "index")
 
 
 class Catalog:
@@ -77,7 +78,7 @@ class Catalog:
                     f"{path} is not empty and not a catalog (it holds {min(strangers)}): "
                     "choose another folder"
                 )
-            for folder in ("recordings", "windows", "index"):
+            for folder in _FOLDERS:
                 (path / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise CatalogError(f"cannot make a catalog in {path}: {error.strerror}") from None
@@ -162,8 +163,7 @@ class Catalog:
     def clean(self) -> None:
         """Remove what a killed writer left behind. Only under :meth:`writer_lock`."""
         columns = [self.path / "columns" / name for name in self.config.columns]
-        folders = [self.path / f for f in ("recordings", "windows", "index")]
-        for folder in (self.path, *folders, *columns):
+        for folder in (self.path, *map(self.path.joinpath, _FOLDERS), *columns):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f".*{TEMPORARY}"):
                 _remove(path)
@@ -193,8 +193,7 @@ class Catalog:
 
     def part_writer(self) -> PartWriter:
         """Writer of a new part."""
-        config = self.config
-        columns = {name: config.column_schema(name) for name in config.columns}
+        config, columns = self.config, self.config.column_schemas
         return PartWriter(self.path, config.windows_schema, config.recordings_schema, columns)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -385,7 +384,7 @@ def _is_debris(path: Path) -> bool:
     return (
         path.name == _LOCK
         or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
-        or (path.name in ("recordings", "windows", "index") and not any(path.iterdir()))
+        or (path.name in _FOLDERS and not any(path.iterdir()))
     )
 
 

@@ -6,7 +6,7 @@
                                              same name, in the same order
 
 Which columns there are, and which encoder made each, stands in ``catalog.json``. A column can be
-added long after the windows were written, so a part of it may be missing, or a row of it null
+added long after the windows were written, so a part of it may be missing, or a row of it zero
 where the sound could not be read again.
 """
 
@@ -15,9 +15,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog
@@ -112,9 +114,8 @@ def iter_embeddings(
         )  # fmt: skip
         vectors = read_spans(path, spans, ["embedding"], batch_size, schema)
         for left, right in _side_by_side(about, vectors):
-            embedding = _without_nulls(right["embedding"])
             yield pa.RecordBatch.from_arrays(
-                [*left.columns, embedding], [*_ABOUT_WINDOWS, "embedding"]
+                [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
             )
 
 
@@ -122,6 +123,30 @@ def missing_parts(catalog: Catalog, name: str) -> list[str]:
     """Parts of a catalog whose windows have no such embeddings yet."""
     there = {path.name for path in (catalog.path / FOLDER / name).glob("part-*.parquet")}
     return [part for part in catalog.parts() if part not in there]
+
+
+def count_unread(catalog: Catalog, name: str, part: str) -> np.ndarray:
+    """Windows without such an embedding, of each recording of a part that has the column.
+
+    Returns
+    -------
+    n_unread : np.ndarray [shape=(n_rows,), dtype=int]
+        In the order of :func:`part_recordings`.
+    """
+    path = catalog.path / FOLDER / name / part
+    vectors = _read(path, ["embedding"])["embedding"].combine_chunks()
+    n_windows = part_recordings(catalog, part)["n_windows"].to_numpy()
+    ends = np.cumsum(n_windows)
+    if len(vectors) != n_windows.sum():
+        raise CatalogError(f"{path} is damaged: it does not have a row for every window")
+    values = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+    before = np.concatenate([[0], np.cumsum(~values.any(axis=1))])
+    return before[ends] - before[ends - n_windows]
+
+
+def part_recordings(catalog: Catalog, part: str) -> pa.Table:
+    """Rows of a recordings part (uri, recording_id, n_windows), in the order of its windows."""
+    return _read(catalog.path / "recordings" / part, ["uri", "recording_id", "n_windows"])
 
 
 def add_columns(catalog: Catalog, columns: dict[str, EncoderInfo]) -> Catalog:
@@ -140,11 +165,7 @@ def add_columns(catalog: Catalog, columns: dict[str, EncoderInfo]) -> Catalog:
         If a name cannot be one, or a column of that name was made by another encoder.
     """
     for name, info in columns.items():
-        if not _NAME.fullmatch(name) or name in BASE:
-            raise CatalogError(
-                f"{name!r} cannot name a further column: use small letters, digits, - and _, and "
-                f"not {', '.join(BASE)}"
-            )
+        check_name(name)
         known = catalog.config.columns.get(name, info)
         if (known.sha256, known.precision) != (info.sha256, info.precision):
             raise CatalogError(
@@ -159,13 +180,21 @@ def add_columns(catalog: Catalog, columns: dict[str, EncoderInfo]) -> Catalog:
     return catalog.with_config(config)
 
 
-def _without_nulls(embeddings: pa.FixedSizeListArray) -> pa.FixedSizeListArray:
-    if not embeddings.null_count:
-        return embeddings
-    dim = embeddings.type.list_size
-    values = np.zeros((len(embeddings), dim), np.float32)
-    values[embeddings.is_valid().to_numpy(False)] = embeddings.flatten().to_numpy().reshape(-1, dim)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), dim)
+def check_name(name: str) -> None:
+    """Refuse what cannot name a further column, which is also a folder."""
+    if not _NAME.fullmatch(name) or name in BASE:
+        raise CatalogError(
+            f"{name!r} cannot name a further column: use small letters, digits, - and _, and "
+            f"not {', '.join(BASE)}"
+        )
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CatalogError(f"{path} is damaged: {error}") from None
 
 
 def _side_by_side(

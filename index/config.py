@@ -99,10 +99,15 @@ class CatalogConfig:
     def column_schema(self, name: str) -> pa.Schema:
         """Schema of the parts of a further column; its metadata name the encoder that made it."""
         info = self.columns[name]
-        # Null where the sound could not be read again.
-        field = pa.field("embedding", pa.list_(pa.float32(), info.dim))
+        # All zeros where the sound could not be read again: Parquet has no null of a fixed size.
+        field = pa.field("embedding", pa.list_(pa.float32(), info.dim), nullable=False)
         about = {"spec": self.spec.to_dict(), "encoder": dataclasses.asdict(info)}
         return pa.schema([field], {_METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
+
+    @property
+    def column_schemas(self) -> dict[str, pa.Schema]:
+        """Schemas of the parts of all further columns, by name."""
+        return {name: self.column_schema(name) for name in self.columns}
 
     @property
     def _metadata(self) -> dict[bytes, bytes]:

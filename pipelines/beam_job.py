@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -15,9 +16,10 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from encoders.errors import EarmarkError
 from pipelines.beam_options import quiet_logging
+from pipelines.columns import Gap, fill_gaps
 from pipelines.inputs import Input
 from pipelines.progress import RunState
-from pipelines.shard import Job, load_encoders, process_shards
+from pipelines.shard import Job, process_shards
 
 # Shards in one element when this process does all the work: enough to keep its threads busy.
 _SHARDS_PER_ELEMENT = 64
@@ -42,14 +44,31 @@ class ProcessShards(beam.DoFn):
 
     def setup(self) -> None:
         """Load the encoders."""
-        precision = self._job.config.fingerprint.precision
-        load_encoders(self._job.fingerprint, self._job.vae, precision)
+        self._job.load_encoders()
 
     def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
         """Turn every shard into a part of the catalog."""
         state = _STATES.get(self._token) or RunState()
         n_rows = process_shards(shards, self._job, state, self._threads)
         yield sum(map(len, shards)), sum(n_rows)
+
+
+class FillGaps(beam.DoFn):
+    """Gaps of further columns in, (gaps, gaps filled) out. As :class:`ProcessShards` otherwise."""
+
+    def __init__(self, job: Job, threads: int, token: str) -> None:
+        self._job = job
+        self._threads = threads
+        self._token = token
+
+    def setup(self) -> None:
+        """Load the encoders."""
+        self._job.load_encoders()
+
+    def process(self, gaps: list[Gap]) -> Iterator[tuple[int, int]]:
+        """Write every part that is missing."""
+        state = _STATES.get(self._token) or RunState()
+        yield len(gaps), sum(fill_gaps(gaps, self._job, state, self._threads))
 
 
 def runner_of(beam_args: Sequence[str]) -> str | None:
@@ -71,7 +90,7 @@ def runner_of(beam_args: Sequence[str]) -> str | None:
 def run_job(
     shards: Shards, job: Job, state: RunState, threads: int, beam_args: Sequence[str]
 ) -> None:
-    """Run the pipeline to its end.
+    """Run the pipeline of ingest to its end.
 
     Returns early, without an error, when too many failures stopped it.
 
@@ -91,12 +110,30 @@ def run_job(
         If the catalog cannot be written.
     KeyboardInterrupt
     """
+    _run(shards, ProcessShards, sum(map(len, shards)), job, state, threads, beam_args)
+
+
+def run_gaps(
+    gaps: Sequence[Gap], job: Job, state: RunState, threads: int, beam_args: Sequence[str]
+) -> None:
+    """Run the pipeline that adds columns to its end. Parameters as of :func:`run_job`."""
+    _run(list(gaps), FillGaps, len(gaps), job, state, threads, beam_args)
+
+
+def _run(
+    work: list[Any],
+    step: type[ProcessShards | FillGaps],
+    n_expected: int,
+    job: Job,
+    state: RunState,
+    threads: int,
+    beam_args: Sequence[str],
+) -> None:
     runner = runner_of(beam_args)
     token = uuid.uuid4().hex
     _STATES[token] = state
     per_element = _SHARDS_PER_ELEMENT if threads > 1 else 1
-    elements = [shards[i : i + per_element] for i in range(0, len(shards), per_element)]
-    n_inputs = sum(map(len, shards))
+    elements = [work[i : i + per_element] for i in range(0, len(work), per_element)]
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
             pipeline = _pipeline(runner, beam_args)
@@ -104,10 +141,10 @@ def run_job(
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
-                | "Ingest" >> beam.ParDo(ProcessShards(job, threads, token))
+                | "Ingest" >> beam.ParDo(step(job, threads, token))
                 | "Rows" >> beam.Map(lambda status: status[1])
                 | "Count" >> beam.CombineGlobally(sum)
-                | "Check" >> beam.Map(_check_rows, n_inputs)
+                | "Check" >> beam.Map(_check_rows, n_expected)
             )
             pipeline.run().wait_until_finish()
     except BaseException:
@@ -130,9 +167,9 @@ def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
         raise EarmarkError(f"Beam cannot use the runner {runner}: {error}") from None
 
 
-def _check_rows(n_rows: int, n_inputs: int) -> None:
-    if n_rows != n_inputs:
-        raise RuntimeError(f"{n_inputs} inputs gave {n_rows} status rows")
+def _check_rows(n_rows: int, n_expected: int) -> None:
+    if n_rows != n_expected:
+        raise RuntimeError(f"{n_expected} inputs gave {n_rows} status rows")
 
 
 @contextlib.contextmanager

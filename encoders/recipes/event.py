@@ -31,7 +31,7 @@ from encoders.training import TrainingConfig, fit
 INPUT = LevelInput(low=0, high=128)
 """All of it: cymbals, insects and hiss live where no music has to be told apart."""
 
-NETWORK = SiameseConfig(channels=(24, 40, 96, 160, 256))
+NETWORK = SiameseConfig(channels=(16, 32, 64, 128, 256))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +124,11 @@ def train_events(
     keras.utils.set_random_seed(config.seed)
     recipe = recipe or EventRecipe()
 
+    labels = sorted({item.label for item in train.events.items if item.label})
+
     def batches_of(clips: EventClips, seed: int) -> ClipBatches:
         sizes = (recipe.n_classes, recipe.n_each, recipe.n_others)
-        return ClipBatches(clips.events, spec, INPUT, clips.background, *sizes, seed=seed)
+        return ClipBatches(clips.events, spec, INPUT, clips.background, *sizes, labels, seed)
 
     batches, held_back = batches_of(train, config.seed), batches_of(dev, config.seed + 1)
     with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
@@ -135,8 +137,11 @@ def train_events(
     if announce:
         announce(cost)
     tally = Tally(progress)
-    loss = _clip_loss(model, recipe.temperature)
-    fit({"model": model}, loss, batches, held_back, config, out, tally, start)
+    prototypes = keras.layers.Embedding(len(labels), recipe.network.dim, name="prototypes")
+    prototypes.build()
+    models = {"model": model, "prototypes": prototypes}
+    loss = _clip_loss(model, prototypes, recipe.temperature)
+    fit(models, loss, batches, held_back, config, out, tally, start)
 
     trained = build_siamese(spec.window_frames, INPUT.n_bands, recipe.network)
     trained.set_weights(model.get_weights())
@@ -148,15 +153,19 @@ def train_events(
     export_network(trained, bundle / "int8.tflite", rng.permutation(examples)[:N_CALIBRATION])
     settings = dataclasses.asdict(config) | dataclasses.asdict(recipe)
     settings["start"] = start.name if start else None
-    settings["classes"] = batches.labels
+    settings["classes"] = labels
     network = settings.pop("network")
     write_description(bundle, "event", "siamese", network, spec, INPUT, settings)
     log_run(out, "event", {"network": network} | settings, cost, tally.figures())
     return Trained(bundle, tally.figures())
 
 
-def _clip_loss(model: Any, temperature: float) -> Callable[[Any, bool, Any], dict[str, Any]]:
+def _clip_loss(
+    model: Any, prototypes: Any, temperature: float
+) -> Callable[[Any, bool, Any], dict[str, Any]]:
     import tensorflow as tf
+
+    kinds = tf.range(prototypes.input_dim)
 
     def clip_loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
         levels, classes = batch
@@ -169,6 +178,10 @@ def _clip_loss(model: Any, temperature: float) -> Callable[[Any, bool, Any], dic
         possible = tf.reduce_any(other & (classes[:, None] == classes[None, :]), 1)
         n_possible = tf.maximum(tf.math.count_nonzero(possible, dtype=tf.float32), 1.0)
         accuracy = tf.math.count_nonzero(right & possible, dtype=tf.float32) / n_possible
-        return {"loss": sup_con(vectors, classes, temperature), "accuracy": accuracy}
+        # A learned vector of each label takes part in every batch, as do those of parametric
+        # contrastive learning (Cui et al., 2021): no label is ever without a sound in it.
+        everything = tf.concat([vectors, prototypes.embeddings], 0)
+        loss = sup_con(everything, tf.concat([classes, kinds], 0), temperature)
+        return {"loss": loss, "accuracy": accuracy}
 
     return clip_loss
