@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Names = Sequence[str] | np.ndarray
+"""Labels or sources, one for each sound."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Retrieval:
@@ -28,8 +31,8 @@ class Retrieval:
 
 def retrieve(
     vectors: np.ndarray,
-    labels: Sequence[str],
-    sources: Sequence[str],
+    labels: Names,
+    sources: Names,
     queries: np.ndarray | None = None,
 ) -> Retrieval:
     """Rank the sounds of all other sources for each query, by cosine.
@@ -64,14 +67,14 @@ def retrieve(
     return Retrieval(np.array(kept, int), np.array(precisions), np.array(at_5))
 
 
-def mean_by_label(values: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+def mean_by_label(values: np.ndarray, labels: Names) -> dict[str, float]:
     """Mean of the values of each label, in the order of the alphabet."""
     of = np.asarray(labels)
     return {str(label): float(values[of == label].mean()) for label in np.unique(of)}
 
 
 def bootstrap_interval(
-    values: np.ndarray, groups: Sequence[str], seed: int = 0, n_draws: int = 1000
+    values: np.ndarray, groups: Names, seed: int = 0, n_draws: int = 1000
 ) -> tuple[float, float]:
     """95 % percentile interval of the mean, drawing whole groups (Efron, 1979).
 
@@ -91,7 +94,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> float:
+def macro_f1(truth: Names, predicted: Names) -> float:
     """Mean over the labels in ``truth`` of their F1; a label never predicted has 0."""
     right, wrong = np.asarray(truth), np.asarray(predicted)
     return float(np.mean(list(f1_by_label(right, wrong).values())))
@@ -107,9 +110,7 @@ def f1_by_label(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return found
 
 
-def nearest_prototype(
-    examples: np.ndarray, labels: Sequence[str], vectors: np.ndarray
-) -> np.ndarray:
+def nearest_prototype(examples: np.ndarray, labels: Names, vectors: np.ndarray) -> np.ndarray:
     """The label whose mean example is the nearest by cosine (Snell et al., 2017).
 
     Parameters
