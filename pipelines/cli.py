@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "See it work on the tracks that come with earmark.",
     "ingest": "Ingest audio into a catalog.",
     "identify": "Find out which recording a clip is from, and where in it.",
+    "similar": "Find sounds of the same kind as a clip.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",
