@@ -6,6 +6,7 @@
         index.json       which encoder, how embeddings became unit vectors, FAISS factory, sizes
         rows.parquet     index.schema.ROWS: which rows belong to which recording
         vectors.npy      the unit vectors, float16, memory-mapped
+        peaks.npy        loudest mel band of each window, dB, float16
         column.faiss     the index that is searched
 
 It is built when it is first asked for, and again when the catalog has changed since.
@@ -121,6 +122,8 @@ class ColumnIndex:
     vectors : np.ndarray [shape=(n_rows, dim), dtype=float16]
         Memory-mapped unit vectors, in the order of ``catalog.iter_windows()``; zero where the
         recording is silent.
+    peaks_db : np.ndarray [shape=(n_rows,), dtype=float16]
+        Loudest mel band of each window, dB re full scale.
     first_rows, n_rows : np.ndarray [shape=(n_recordings,)]
         Where the windows of each recording stand.
     recordings : pa.Table
@@ -135,6 +138,7 @@ class ColumnIndex:
             mapped = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
             # The same memory as a plain array: slices of a memmap cost ten times as much.
             self.vectors = np.asarray(mapped)
+            self.peaks_db = np.load(folder / "peaks.npy", allow_pickle=False)
             self._faiss: Any = faiss.read_index(
                 str(folder / "column.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
             )
@@ -143,7 +147,7 @@ class ColumnIndex:
                 f"the index in {folder} is damaged ({error}): remove that folder, and it is built "
                 "again"
             ) from None
-        if not self._faiss.ntotal == len(self.vectors) == self.info.n_rows:
+        if not self._faiss.ntotal == len(self.vectors) == len(self.peaks_db) == self.info.n_rows:
             raise CatalogError(f"the index in {folder} is damaged: remove that folder")
         self.first_rows = self.recordings["first_row"].to_numpy()
         self.n_rows = self.recordings["n_rows"].to_numpy()
@@ -256,7 +260,7 @@ def _build(
         try:
             pq.write_table(_row_table(recordings, counts), building / "rows.parquet")
             vectors, scaling = _write_vectors(
-                catalog, column, building / "vectors.npy", (n_rows, encoder.dim), progress
+                catalog, column, building, (n_rows, encoder.dim), progress
             )
             faiss.write_index(_fill(vectors, factory), str(building / "column.faiss"))
             info = ColumnInfo(
@@ -288,23 +292,27 @@ def _row_table(recordings: pa.Table, counts: np.ndarray) -> pa.Table:
 
 
 def _write_vectors(
-    catalog: Catalog, column: str, path: Path, shape: tuple[int, int], progress: Progress | None
+    catalog: Catalog, column: str, folder: Path, shape: tuple[int, int], progress: Progress | None
 ) -> tuple[np.ndarray, Scaling]:
     n_rows, dim = shape
     scaling = Scaling.none(dim)
+    peaks = np.empty(n_rows, np.float16)
     if n_rows == 0:
-        np.save(path, np.empty(shape, np.float16))
+        np.save(folder / "vectors.npy", np.empty(shape, np.float16))
+        np.save(folder / "peaks.npy", peaks)
         return np.empty(shape, np.float16), scaling
-    vectors = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, shape)
     total, squares, n_loud = np.zeros(dim), np.zeros(dim), 0
     row = 0
     for batch in iter_embeddings(catalog, column):
         embeddings = batch["embedding"].flatten().to_numpy().reshape(-1, dim).copy()
         # A zero vector is near nothing: silence is never what was found.
-        embeddings[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
+        peak_db = batch["peak_db"].to_numpy()
+        embeddings[peak_db < SILENCE_DB] = 0.0
         loud = embeddings[embeddings.any(axis=1)].astype(np.float64)
         total, squares, n_loud = total + loud.sum(0), squares + (loud**2).sum(0), n_loud + len(loud)
         vectors[row : row + len(embeddings)] = embeddings
+        peaks[row : row + len(embeddings)] = peak_db
         row += len(embeddings)
         if progress:
             progress(row, n_rows)
@@ -317,6 +325,7 @@ def _write_vectors(
         chunk = vectors[start : start + _CHUNK]
         chunk[:] = scaling(chunk.astype(np.float32))
     vectors.flush()
+    np.save(folder / "peaks.npy", peaks)
     return vectors, scaling
 
 
