@@ -96,27 +96,44 @@ def iter_embeddings(
         If the catalog has no such column, or a part of it is missing or damaged.
     """
     name, _ = find_column(catalog, column)
+    for part, spans in catalog.window_spans():
+        yield from read_part(catalog, name, part, spans, batch_size)
+
+
+def read_part(
+    catalog: Catalog, name: str, part: str, spans: list[tuple[int, int]], batch_size: int = 4096
+) -> Iterator[pa.RecordBatch]:
+    """Embeddings of the windows in one part, as :func:`iter_embeddings` gives them.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    name : str
+        From :func:`find_column`.
+    part : str
+    spans : list of (int, int)
+        Its rows that count, from ``catalog.window_spans()``.
+    batch_size : int
+        Rows in memory at a time, and at most in a batch.
+    """
+    config, windows = catalog.config, catalog.path / "windows" / part
     if name in BASE:
-        for batch in catalog.iter_windows([*_ABOUT_WINDOWS, name], batch_size):
+        columns = [*_ABOUT_WINDOWS, name]
+        for batch in read_spans(windows, spans, columns, batch_size, config.windows_schema):
             yield batch.rename_columns([*_ABOUT_WINDOWS, "embedding"])
         return
-    schema = catalog.config.column_schema(name)
-    for part, spans in catalog.window_spans():
-        path = catalog.path / FOLDER / name / part
-        if not path.exists():
-            raise CatalogError(
-                f"column {name!r} of {catalog.path} is incomplete: complete it with "
-                f"'earmark ingest --encoders {name} --catalog {catalog.path}'"
-            )
-        about = read_spans(
-            catalog.path / "windows" / part, spans, _ABOUT_WINDOWS, batch_size,
-            catalog.config.windows_schema,
-        )  # fmt: skip
-        vectors = read_spans(path, spans, ["embedding"], batch_size, schema)
-        for left, right in _side_by_side(about, vectors):
-            yield pa.RecordBatch.from_arrays(
-                [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
-            )
+    path = catalog.path / FOLDER / name / part
+    if not path.exists():
+        raise CatalogError(
+            f"column {name!r} of {catalog.path} is incomplete: complete it with "
+            f"'earmark ingest --encoders {name} --catalog {catalog.path}'"
+        )
+    about = read_spans(windows, spans, _ABOUT_WINDOWS, batch_size, config.windows_schema)
+    vectors = read_spans(path, spans, ["embedding"], batch_size, config.column_schema(name))
+    for left, right in _side_by_side(about, vectors):
+        yield pa.RecordBatch.from_arrays(
+            [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
+        )
 
 
 def missing_parts(catalog: Catalog, name: str) -> list[str]:

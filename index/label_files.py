@@ -125,10 +125,8 @@ def read_csv(path: Path) -> list[Label]:
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             try:
-                times = [_seconds(row[c]) for c in (onset, offset) if c is not None]
-                labels.append(
-                    _label(row[uri], *(times or [None, None]), row[columns["label"]], where)
-                )
+                times = [None if c is None else _seconds(row[c]) for c in (onset, offset)]
+                labels.append(_label(row[uri], times[0], times[1], row[columns["label"]], where))
             except ValueError as error:
                 problems.append(f"line {rows.line_num}: {error}")
     except csv.Error as error:
@@ -156,7 +154,8 @@ def read_audacity(path: Path) -> list[Label]:
             if len(fields) < 3:
                 raise ValueError("not onset, tab, offset, tab, label")
             times = [_seconds(field) for field in fields[:2]]
-            labels.append(_label(path.stem, *times, fields[2], f"{path}, line {number}"))
+            where = f"{path}, line {number}"
+            labels.append(_label(path.stem, times[0], times[1], fields[2], where))
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     _tell(f"{path}: ", problems)

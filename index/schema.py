@@ -142,3 +142,16 @@ class Event:
     def to_dict(self) -> dict[str, str | int | float | None]:
         """The JSON-lines contract, in its order."""
         return dataclasses.asdict(self)
+
+
+EVENTS = pa.schema(
+    [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("onset_s", pa.float64(), nullable=False),
+        pa.field("offset_s", pa.float64(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""Sound events found in recordings."""

@@ -6,14 +6,15 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from encoders.errors import AudioError, EarmarkError
+from encoders.errors import AudioError
 from index.catalog import Catalog
 from index.clips import ClipEncoder, Source, content_id
 from index.column_index import ColumnIndex, Progress
+from index.event_regions import window_span
+from index.filters import chosen_rows
 from index.schema import Event
 
 _QUERY_HOP_S = 0.25
@@ -137,7 +138,7 @@ class SimilarSounds:
             name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
         queries = self.query_vectors(self.encoder.load(clip, start_s, end_s))
         barred = self._own_rows(clip, start_s, end_s) if exclude_self else None
-        regions = self.regions(queries, top, per_recording, self._chosen(where), barred)
+        regions = self.regions(queries, top, per_recording, chosen_rows(self.index, where), barred)
         kept = [region for region in regions if region.score >= min_score]
         return [self._event(name, rank, region) for rank, region in enumerate(kept, 1)]
 
@@ -255,41 +256,14 @@ class SimilarSounds:
         )
 
     def span(self, region: Region) -> tuple[float, float]:
-        """Onset and offset of a region, s.
-
-        The first window of a run reaches in with part of its length only, so half of what windows
-        overlap is taken off at either end; not off a single window, and not at an end of the
-        recording.
-        """
-        hop = self.spec.window_hop / self.spec.sample_rate
-        length = self.spec.window_length / self.spec.sample_rate
-        seconds = float(self._seconds[region.recording])
-        margin = (length - hop) / 2 if region.last > region.first else 0.0
-        onset = region.first * hop + (margin if region.first else 0.0)
-        end = region.last * hop + length
-        return onset, seconds if end + hop > seconds else end - margin
-
-    def _chosen(self, where: Mapping[str, str] | None) -> np.ndarray | None:
-        if not where:
-            return None
-        table = self.index.recordings
-        chosen = np.array(
-            [
-                _is_as_wanted(uri, dict(labels or ()), where)
-                for uri, labels in zip(
-                    table["uri"].to_pylist(), table["labels"].to_pylist(), strict=True
-                )
-            ],
-            bool,
+        """Onset and offset of a region, s."""
+        return window_span(
+            region.first,
+            region.last,
+            int(self.index.n_rows[region.recording]),
+            float(self._seconds[region.recording]),
+            self.spec,
         )
-        if not chosen.any():
-            wanted = ", ".join(f"{key}={value}" for key, value in where.items())
-            keys = sorted({key for row in table["labels"].to_pylist() for key, _ in row or ()})
-            raise EarmarkError(
-                f"no recording in {self.catalog.path} has {wanted}; "
-                f"known: {', '.join(['uri', *keys])}"
-            )
-        return self.index.rows_of(chosen)
 
     def _own_rows(self, clip: Source, start_s: float, end_s: float | None) -> slice | None:
         own = content_id(clip)
@@ -308,10 +282,3 @@ class SimilarSounds:
         last = n if end_s is None else min(n, int(-(-end_s // hop)))
         begin = int(self.index.first_rows[recording])
         return slice(begin + min(first, n), begin + last)
-
-
-def _is_as_wanted(uri: str, labels: Mapping[str, Any], where: Mapping[str, str]) -> bool:
-    return all(
-        value in uri if key == "uri" and key not in labels else labels.get(key) == value
-        for key, value in where.items()
-    )

@@ -136,7 +136,7 @@ def _run(
     elements = [work[i : i + per_element] for i in range(0, len(work), per_element)]
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
-            pipeline = _pipeline(runner, beam_args)
+            pipeline = make_pipeline(runner, beam_args)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
@@ -159,7 +159,14 @@ def _run(
         del _STATES[token]
 
 
-def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+def make_pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+    """A pipeline for a runner; None is the embedded one.
+
+    Raises
+    ------
+    EarmarkError
+        If Beam does not know it, or not its options.
+    """
     options = PipelineOptions(list(beam_args))
     try:
         return beam.Pipeline(FnApiRunner() if runner is None else None, options)

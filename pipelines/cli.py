@@ -15,6 +15,7 @@ COMMANDS = {
     "ingest": "Ingest audio into a catalog.",
     "identify": "Find out which recording a clip is from, and where in it.",
     "similar": "Find sounds of the same kind as a clip.",
+    "events": "Find kinds of sound by name, and when they happen.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",
