@@ -42,6 +42,8 @@ class TrainingSet:
         Number of its recording.
     groups : np.ndarray [shape=(n,)]
         What has to be held back together.
+    certain : np.ndarray of bool [shape=(n,)]
+        Whether somebody has listened: not so of background from recordings without labels.
     """
 
     names: list[str]
@@ -50,6 +52,7 @@ class TrainingSet:
     examples: np.ndarray
     recordings: np.ndarray
     groups: np.ndarray
+    certain: np.ndarray
 
 
 def training_set(
@@ -103,12 +106,14 @@ def training_set(
                 by_row.setdefault(row, np.zeros(len(names), np.int8))
     rows = np.array(sorted(by_row), np.int64)
     targets = np.stack([by_row[row] for row in rows]) if len(rows) else np.empty((0, len(names)))
+    n_certain = len(rows)
     background = _unlabelled(index, set(of_recording), np.random.default_rng(seed))
     rows = np.concatenate([rows, background])
     targets = np.concatenate([targets, np.zeros((len(background), len(names)), np.int8)])
     vectors = index.vectors[rows].astype(np.float32)
     heard = vectors.any(axis=1)
-    rows, targets, vectors = rows[heard], targets[heard], vectors[heard]
+    certain = np.arange(len(rows)) < n_certain
+    rows, targets, vectors, certain = rows[heard], targets[heard], vectors[heard], certain[heard]
     empty = [name for name in names if not (targets[:, column[name]] == 1).any()]
     if empty:
         raise LabelError(f"what is labelled {empty[0]!r} is silent: there is nothing to learn from")
@@ -120,6 +125,7 @@ def training_set(
         np.array([example_of.get(int(row), -1) for row in rows]),
         recordings,
         _groups(index.recordings, recordings),
+        certain,
     )
 
 

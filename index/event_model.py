@@ -70,7 +70,7 @@ class EventClass:
     head : (float, float)
         The same of the linear head; of no use without one.
     calibration : (float, float, float)
-        ``sigmoid(c + a * near + b * head)`` of the two standardised by these is the score.
+        ``sigmoid(calibration @ (1, near, head))`` of the two, standardised by these, is the score.
     threshold : float
         Score from which a window is reported.
     precision, recall, f1 : float or None
@@ -158,9 +158,9 @@ class EventModel:
         head = vectors @ self.heads[:, :-1].T + self.heads[:, -1]
         table = np.array([[*c.near, *c.head, *c.calibration] for c in self.classes], np.float32)
         evidence = (
-            table[:, 6]
-            + table[:, 4] * (near - table[:, 0]) / table[:, 1]
-            + table[:, 5] * (head - table[:, 2]) / table[:, 3]
+            table[:, 4]
+            + table[:, 5] * (near - table[:, 0]) / table[:, 1]
+            + table[:, 6] * (head - table[:, 2]) / table[:, 3]
         )
         scores = scipy.special.expit(evidence)
         scores[~vectors.any(axis=1)] = 0.0

@@ -27,12 +27,15 @@ _RIDGE = 3e-5
 _ITERATIONS = 60
 # A window that holds the class against this many that do not: what a score takes for granted.
 _NEGATIVE_WEIGHT = 4.0
-# Without a second example to try it on: four deviations above other sounds is an even chance.
-_UNTRIED = (-6.0, 1.5, 0.0)
+# Without a second example to try it on: three deviations above other sounds is an even chance.
+_UNTRIED = (-4.5, 1.5, 0.0)
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
 # At most this share of other windows may pass, however many more of the class would be found.
 _FALSE_ACCEPTS = 0.005
 _ENOUGH_TO_CHOOSE = 8
+# Recordings without labels may hold the sound. This share of their windows, the likest to it, is
+# not taken for proof of anything when scores and thresholds are fitted.
+_DOUBTFUL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +71,9 @@ def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> Even
     head_scale = [_spread(evidence.head[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
     near = _standardise(evidence.near, near_scale)
     head = np.where(linear, _standardise(evidence.head, head_scale), 0.0)
+    trusted = known & ~_doubtful(near, data.certain)
     calibrations = {
-        kind: _calibrate(near, head, positive, known, np.flatnonzero(linear == kind))
+        kind: _calibrate(near, head, positive, trusted, np.flatnonzero(linear == kind))
         for kind in (False, True)
     }
     examples = [_prototypes(data, c) for c in _all(data)]
@@ -79,7 +83,7 @@ def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> Even
     for c, name in enumerate(data.names):
         calibration = calibrations[bool(linear[c])]
         constant, by_near, by_head = calibration
-        tried = known[:, c] & np.isfinite(near[:, c]) & np.isfinite(head[:, c])
+        tried = trusted[:, c] & np.isfinite(near[:, c]) & np.isfinite(head[:, c])
         scores = scipy.special.expit(constant + by_near * near[tried, c] + by_head * head[tried, c])
         figures = _choose(scores, positive[tried, c]) if n_examples[c] >= _ENOUGH_TO_CHOOSE else {}
         classes.append(
@@ -231,6 +235,14 @@ def _spread(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
 def _standardise(values: np.ndarray, scales: Sequence[tuple[float, float]]) -> np.ndarray:
     means, deviations = np.array(scales).T
     return (values - means) / deviations
+
+
+def _doubtful(near: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    # Windows of recordings without labels that may be of a class [shape=(n, n_classes)].
+    if certain.all():
+        return np.zeros(near.shape, bool)
+    limits = np.nanquantile(near[~certain], 1.0 - _DOUBTFUL, axis=0)
+    return ~certain[:, None] & (near >= limits)
 
 
 def _calibrate(

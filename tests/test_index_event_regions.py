@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,7 +36,7 @@ def test_regions_are_apart_and_reach_the_threshold(
         assert region.score >= threshold
         assert scores[region.first] >= low
         assert scores[region.last] >= low
-    for a, b in zip(regions, regions[1:], strict=False):
+    for a, b in itertools.pairwise(regions):
         assert b.first - a.last - 1 > gap
     covered = {i for r in regions for i in range(r.first, r.last + 1)}
     assert set(np.flatnonzero(scores >= threshold)) <= covered

