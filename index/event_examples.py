@@ -19,8 +19,10 @@ from index.label_files import BACKGROUND, Labelled
 _QUIET_DB = 25.0
 # A window holds a sound if this share of it, or of the sound, lies in it.
 _ENOUGH = 0.5
+# Of one labelled stretch, windows spread over it: the rest is more of the same.
+_MOST_WINDOWS = 8
 # Recordings without labels: windows taken from them, at random, as background.
-_BACKGROUND_ROWS = 4000
+_BACKGROUND_ROWS = 3000
 # From so many folders on, what lies in one folder is held back together.
 _ENOUGH_FOLDERS = 9
 
@@ -134,12 +136,18 @@ def _rows_with(index: ColumnIndex, label: Labelled, spec: FeatureSpec) -> np.nda
     n = int(index.n_rows[label.recording])
     if label.whole:
         peaks = index.peaks_db[first : first + n].astype(np.float32)
-        return first + np.flatnonzero(peaks >= peaks.max() - _QUIET_DB)
+        return first + _spread(np.flatnonzero(peaks >= peaks.max() - _QUIET_DB))
     overlap = _overlap(n, label.onset_s, label.offset_s, spec)
     length = min(label.offset_s - label.onset_s, spec.window_length / spec.sample_rate)
     # Rounding must not lose the only window that there is.
     least = min(_ENOUGH * length, float(overlap.max())) - 1e-6
-    return first + np.flatnonzero(overlap >= max(least, 1e-6))
+    return first + _spread(np.flatnonzero(overlap >= max(least, 1e-6)))
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    if len(rows) <= _MOST_WINDOWS:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, _MOST_WINDOWS).round().astype(int)]
 
 
 def _rows_between(
