@@ -10,6 +10,7 @@ import numpy as np
 
 from encoders.features import FLOOR_DB, FeatureSpec, cut_windows, log_mel
 from index.clips import ClipEncoder, Source, content_id
+from index.event_activity import sharpen
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions
 from index.schema import Event
@@ -17,8 +18,10 @@ from index.schema import Event
 HOP_S = 0.125
 """Between windows, s: a quarter of the step that is stored."""
 
-CLIP = RegionOptions(median_s=0.375, gap_s=0.25)
-"""How scores of a clip's windows become events."""
+CLIP = RegionOptions(median_s=0.16, low=0.5, gap_s=0.2, min_s=0.06)
+"""How scores of a clip's frames become events."""
+
+_REACH_S = 0.25
 
 _WINDOWS_PER_BATCH = 512
 
@@ -34,10 +37,10 @@ class Detection:
     names : list of str
         The classes.
     times : np.ndarray [shape=(n,)]
-        Where each step is, s.
+        Where each frame is, s.
     scores : np.ndarray [shape=(n, n_classes)]
-        Of the window around it.
-    frames : np.ndarray [shape=(n_frames, n_mels)]
+        Of the frames.
+    frames : np.ndarray [shape=(n, n_mels)]
         Log-mel of the clip, dB.
     seconds : float
     """
@@ -79,7 +82,7 @@ class EventDetector:
         self.spec: FeatureSpec = self.encoder.spec
         model.check(model.column, model.encoder, self.spec)
         self.hop_frames = max(1, round(hop_s * self.spec.sample_rate / self.spec.hop_length))
-        self.step_s = self.hop_frames * self.spec.hop_length / self.spec.sample_rate
+        self.frame_s = self.spec.hop_length / self.spec.sample_rate
 
     def detect(
         self,
@@ -108,17 +111,17 @@ class EventDetector:
             name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
         signal = self.encoder.load(clip)
         seconds = len(signal) / self.spec.sample_rate
-        frames = log_mel(signal, self.spec)
-        scores = self.scores(frames[: 1 + len(signal) // self.spec.hop_length])
+        frames = log_mel(signal, self.spec)[: 1 + len(signal) // self.spec.hop_length]
+        scores = self.frame_scores(frames)
         thresholds = self.model.thresholds
         if min_score is not None:
             thresholds = np.full(len(thresholds), min_score)
         found = []
-        by_class = find_regions(scores, thresholds, self.step_s, options)
+        by_class = find_regions(scores, thresholds, self.frame_s, options)
         for label, regions in zip(self.model.names, by_class, strict=True):
             for region in regions:
-                onset = max(0.0, (region.first - 0.5) * self.step_s)
-                offset = min(seconds, (region.last + 0.5) * self.step_s)
+                onset = max(0.0, (region.first - 0.5) * self.frame_s)
+                offset = min(seconds, (region.last + 0.5) * self.frame_s)
                 found.append((round(region.score, 4), round(onset, 3), round(offset, 3), label))
         found.sort(key=lambda event: (-event[0], *event[1:]))
         own = content_id(clip)
@@ -126,10 +129,23 @@ class EventDetector:
             Event(name, rank, name, own, onset, offset, label, score)
             for rank, (score, onset, offset, label) in enumerate(found, 1)
         ]
-        times = np.arange(len(scores)) * self.step_s
+        times = np.arange(len(scores)) * self.frame_s
         return Detection(events, self.model.names, times, scores, frames, seconds)
 
-    def scores(self, frames: np.ndarray) -> np.ndarray:
+    def frame_scores(self, frames: np.ndarray) -> np.ndarray:
+        """Scores of the frames of a clip [shape=(n_frames, n_classes)].
+
+        High where the window around a frame is of the class and something stands out just then.
+
+        Parameters
+        ----------
+        frames : np.ndarray [shape=(n_frames, n_mels)]
+            Log-mel, dB.
+        """
+        scores = self.window_scores(frames)
+        return sharpen(scores, self.hop_frames, frames, self.spec, _REACH_S)
+
+    def window_scores(self, frames: np.ndarray) -> np.ndarray:
         """Scores of the windows around every step of a clip [shape=(n_steps, n_classes)].
 
         Parameters

@@ -9,6 +9,7 @@ from pathlib import Path
 from encoders.bundle import load_bundle
 from encoders.corpus import read_corpus
 from pipelines.evaluate.results import machine
+from pipelines.evaluate_events.detection import evaluate_detection
 from pipelines.evaluate_events.few_shot import evaluate_few_shot
 from pipelines.evaluate_events.parts import Context, Evaluate, Options, Part
 from pipelines.evaluate_events.retrieval import evaluate_retrieval
@@ -16,6 +17,7 @@ from pipelines.evaluate_events.retrieval import evaluate_retrieval
 PARTS: dict[str, Evaluate] = {
     "retrieval": evaluate_retrieval,
     "few-shot": evaluate_few_shot,
+    "detection": evaluate_detection,
 }
 """What is evaluated, by name, in the order of the report."""
 
