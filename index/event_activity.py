@@ -17,12 +17,15 @@ _FLOOR_PERCENTILE = 20
 _FLOOR_S = 6.0
 # A band stands out from so many dB above its floor; what is further above counts up to a limit.
 _MARGIN_DB = 6.0
-_MOST_DB = 20.0
+_MOST_DB = 40.0
 # The loudest share of the bands decides, so that a narrow sound counts as much as a broad one.
 _BANDS = 0.15
 # An excess of so many dB is as likely foreground as not, and how sharp that is.
 _HALF_DB = 3.5
 _SLOPE = 1.2
+# Beside a loud sound, what is as far above the floor as this share of it is background still.
+_SHARE = 0.35
+_BESIDE_S = 0.6
 
 
 def activity(frames: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -54,7 +57,10 @@ def activity(frames: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     n = max(1, round(_BANDS * spec.n_mels))
     loudest = np.partition(excess, spec.n_mels - n, axis=1)[:, -n:].mean(axis=1)
     smoothed = scipy.ndimage.median_filter(loudest, size=3, mode="nearest")
-    return scipy.special.expit(_SLOPE * (smoothed - _HALF_DB))
+    beside = 2 * round(_BESIDE_S * per_second) + 1
+    loudest_near = scipy.ndimage.maximum_filter1d(smoothed, beside, mode="nearest")
+    half = np.maximum(_HALF_DB, _SHARE * loudest_near)
+    return scipy.special.expit(_SLOPE * (smoothed - half))
 
 
 def sharpen(

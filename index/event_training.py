@@ -18,7 +18,7 @@ from index.column_index import ColumnIndex
 from index.event_examples import TrainingSet
 from index.event_model import EventClass, EventModel, nearest
 
-LINEAR_FROM = 10
+LINEAR_FROM = 5
 """A class with this many examples gets a linear head."""
 
 _MOST_EXAMPLES = 16
@@ -30,9 +30,11 @@ _NEGATIVE_WEIGHT = 4.0
 # Without a second example to try it on: three deviations above other sounds is an even chance.
 _UNTRIED = (-4.5, 1.5, 0.0)
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
-# At most this share of other windows may pass, however many more of the class would be found.
+# Of other windows at most this share may pass, or this share of as many as are of the class,
+# however many more of the class would be found.
 _FALSE_ACCEPTS = 0.005
-_ENOUGH_TO_CHOOSE = 8
+_FALSE_ACCEPTS_BESIDE = 0.15
+_ENOUGH_TO_CHOOSE = 5
 # Recordings without labels may hold the sound. This share of their windows, the likest to it, is
 # not taken for proof of anything when scores and thresholds are fitted.
 _DOUBTFUL = 0.05
@@ -303,22 +305,18 @@ def _calibrate(
 
 def _choose(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:
     # The threshold of the best F1 among those that let few other sounds pass, and its figures.
-    if not positive.any():
-        return {}
+    n_positive = int(positive.sum())
+    allowed = max(_FALSE_ACCEPTS * (len(positive) - n_positive), _FALSE_ACCEPTS_BESIDE * n_positive)
     best: dict[str, float] = {}
     for threshold in _THRESHOLDS:
         found = scores >= threshold
-        hits = int((found & positive).sum())
-        n_found, n_positive = int(found.sum()), int(positive.sum())
-        passed = (n_found - hits) / max(1, len(positive) - n_positive)
-        f1 = 2 * hits / (n_found + n_positive)
-        if not best or (passed <= _FALSE_ACCEPTS < best["passed"]) or f1 > best["f1"]:
+        hits, n_found = int((found & positive).sum()), int(found.sum())
+        f1 = 2 * hits / max(1, n_found + n_positive)
+        if hits and n_found - hits <= allowed and f1 > best.get("f1", 0.0):
             best = {
-                "passed": passed,
                 "threshold": round(float(threshold), 3),
-                "precision": round(hits / max(1, n_found), 3),
+                "precision": round(hits / n_found, 3),
                 "recall": round(hits / n_positive, 3),
                 "f1": round(f1, 3),
             }
-    del best["passed"]
-    return best
+    return best or {"threshold": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}

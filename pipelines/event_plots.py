@@ -67,7 +67,8 @@ def plot_timeline(
             lane, width, left=event.onset_s, height=0.72, color=color,
             alpha=0.35 + 0.65 * event.score, edgecolor=color, linewidth=0.8,
         )  # fmt: skip
-        above.axvspan(event.onset_s, event.offset_s, ymax=0.025, color=color, linewidth=0)
+        for edge in (event.onset_s, event.offset_s):
+            above.axvline(edge, color=color, linewidth=0.9, alpha=0.8, linestyle=(0, (4, 2)))
         if width > 0.07 * seconds:
             below.text(
                 event.onset_s + width / 2, lane, f"{event.score:.2f}", ha="center", va="center",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,11 @@ def make_soundscapes(
     """
     import scaper
 
+    if not hasattr(np, "Inf"):
+        # scaper 1.6 was written for numpy 1.
+        setattr(np, "Inf", np.inf)  # noqa: B010
+    # SoX is told of its output format, and warns all the same.
+    logging.getLogger("sox").setLevel(logging.ERROR)
     settings = json.dumps([split, sorted(classes), n, seed])
     made = folder / "settings.json"
     if not made.exists() or made.read_text() != settings:

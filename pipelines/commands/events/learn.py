@@ -47,7 +47,7 @@ def command(
     """Teach the catalog DIR kinds of sound, from labels of some of its recordings.
 
     Takes seconds, as nothing is decoded: the classifier works on the embeddings that ingest
-    stored. A class with few examples is what is near to them; from 10 on it gets a linear head.
+    stored. A class with few examples is what is near to them; from 5 on it gets a linear head.
     What lies between labelled stretches, what is labelled 'background', and recordings without
     labels stand for everything else. The figures are of recordings that were held back.
 
