@@ -20,6 +20,7 @@ from encoders.features import cut_windows, log_mel
 from index.catalog import Catalog
 from index.columns import count_unread, iter_embeddings, missing_parts, stored_columns
 from pipelines.columns import parse_encoders
+from pipelines.commands import info
 from pipelines.commands.ingest import command
 
 # A real encoder of unit vectors, and another of posterior means.
@@ -208,3 +209,5 @@ def test_the_option(plain: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(command, options)
     assert result.exit_code == 0
     assert "added to 3 parts" in result.output
+    result = CliRunner().invoke(info.command, [str(catalog)])
+    assert "Event" in result.output

@@ -27,6 +27,7 @@ from encoders.recipes.common import (
 )
 from encoders.siamese import SiameseConfig, build_siamese, cosine_similarity, sup_con
 from encoders.training import TrainingConfig, fit
+from encoders.warm_start import FLOAT_NETWORK, start_from_network
 
 INPUT = LevelInput(low=0, high=128)
 """All of it: cymbals, insects and hiss live where no music has to be told apart."""
@@ -115,7 +116,8 @@ def train_events(
     out : Path
         Gets the checkpoints, the logs, ``bundle/`` and a line in ``experiment.json``.
     start : Path, optional
-        ``out`` of an earlier run whose weights are the first ones of this.
+        ``out`` of an earlier run, or a bundle of the same shape, whose weights are the first
+        ones of this.
     announce : callable, optional
         Is told what the network costs before training starts.
     """
@@ -141,7 +143,11 @@ def train_events(
     prototypes.build()
     models = {"model": model, "prototypes": prototypes}
     loss = _clip_loss(model, prototypes, recipe.temperature)
-    fit(models, loss, batches, held_back, config, out, tally, start)
+    earlier = start
+    if start is not None and (start / FLOAT_NETWORK).exists():
+        start_from_network(model, start / FLOAT_NETWORK, batches.batch(0)[0])
+        earlier = None
+    fit(models, loss, batches, held_back, config, out, tally, earlier)
 
     trained = build_siamese(spec.window_frames, INPUT.n_bands, recipe.network)
     trained.set_weights(model.get_weights())
