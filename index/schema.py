@@ -261,3 +261,39 @@ class DuplicateCluster:
     def to_dict(self) -> dict[str, str | float | list[str]]:
         """The JSON-lines contract, in its order."""
         return {**dataclasses.asdict(self), "members": list(self.members)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A stretch of a recording with a sound of some kind in it. Times in seconds.
+
+    ``rank`` counts from 1, best first. ``query`` is what was asked: the clip, the label or the
+    recording. ``label`` is the kind that was found; where a sound was looked for by example, it is
+    what the manifest says of the recording, None if it says nothing.
+    """
+
+    query: str
+    rank: int
+    reference: str
+    recording_id: str | None
+    onset_s: float
+    offset_s: float
+    label: str | None
+    score: float
+
+    def to_dict(self) -> dict[str, str | int | float | None]:
+        """The JSON-lines contract, in its order."""
+        return dataclasses.asdict(self)
+
+
+EVENTS = pa.schema(
+    [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("onset_s", pa.float64(), nullable=False),
+        pa.field("offset_s", pa.float64(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""Sound events found in recordings."""

@@ -18,6 +18,8 @@ COMMANDS = {
     "monitor": "Tell what is played when in hours of audio, or in a stream.",
     "dedup": "Find files that are the same sound.",
     "split": "Split a data set so that nothing leaks.",
+    "similar": "Find sounds of the same kind as a clip.",
+    "events": "Find kinds of sound by name, and when they happen.",
     "info": "Show what a catalog holds.",
     "failures": "List the inputs that failed or are incomplete.",
     "index": "Build the index of a catalog again.",

@@ -1,4 +1,4 @@
-"""How far an ingest is: counters that the threads share, and their live display."""
+"""How far a run is: counters that the threads share, and their live display."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from index.schema import Status
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Seconds between two looks at the counters: on a terminal, and between plain lines.
 _LIVE_INTERVAL = 0.25
 _PLAIN_INTERVAL = 10.0
+# And between two looks at what lies on the disk.
+_PARTS_INTERVAL = 0.5
 
 
 class Interrupted(Exception):
@@ -147,6 +150,30 @@ def task_display(
             print(f"{description}: {done:,} of {total:,} {words}".rstrip(), file=stream, flush=True)
 
     yield line
+
+
+@contextlib.contextmanager
+def parts_display(
+    folder: Path, n_parts: int, description: str, stream: TextIO | None = None
+) -> Iterator[None]:
+    """Show how many of the parts of a run lie in its folder, whoever writes them: threads, other
+    processes, other machines."""
+    ended = threading.Event()
+    with task_display(description, stream) as show:
+
+        def watch() -> None:
+            while not ended.wait(_PARTS_INTERVAL):
+                done = sum(1 for _ in folder.glob("part-*"))
+                show(min(done, n_parts - 1), n_parts, {})
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        show(n_parts, n_parts, {})
 
 
 def _figures(figures: Mapping[str, float]) -> str:

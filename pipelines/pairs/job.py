@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
 from pipelines.beam_job import run_job, runner_of
 from pipelines.pairs.stages import Stage
-from pipelines.progress import RunState, task_display
-
-# Seconds between two looks at what is done.
-_POLL_INTERVAL = 0.5
+from pipelines.progress import RunState, parts_display
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,28 +62,5 @@ def run_stage(
     todo = [shard for shard in shards if not stage.part(shard).exists()]
     if not todo:
         return
-    with _display(stage, len(shards), title, log):
+    with parts_display(stage.part(0).parent, len(shards), title, log):
         run_job(todo, StageWork(stage), len(todo), RunState(), threads, beam_args)
-
-
-@contextlib.contextmanager
-def _display(stage: Stage, n_shards: int, title: str, log: TextIO) -> Iterator[None]:
-    # What is done is counted on disk: the workers may be other processes, on other machines.
-    ended = threading.Event()
-    folder = stage.part(0).parent
-
-    with task_display(title, log) as show:
-
-        def watch() -> None:
-            while not ended.wait(_POLL_INTERVAL):
-                done = sum(1 for _ in folder.glob("part-*"))
-                show(min(done, n_shards - 1), n_shards, {})
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join(timeout=5.0)
-        show(n_shards, n_shards, {})
