@@ -269,10 +269,20 @@ class VectorWriter:
     dim : int
     known : GenerationInfo, optional
         Of the one before, when its vectors stay; what a killed writer left behind them goes.
+
+    Attributes
+    ----------
+    n_vectors : int
+        Rows, with those of before.
+    n_sounding : int
+        Of those appended, rows that are not silence.
+    stretches : tuple of Stretch
+        What ``index.json`` says of the file, once it is closed.
     """
 
     def __init__(self, folder: Path, dim: int, known: GenerationInfo | None = None) -> None:
-        self.n_vectors = known.n_vectors if known else 0
+        self.dim = dim
+        self.n_vectors, self.n_sounding = known.n_vectors if known else 0, 0
         self.stretches = known.files[VECTORS] if known else ()
         path, begin = folder / VECTORS, self.n_vectors * dim * 2
         self._file: BinaryIO = path.open("r+b" if known else "xb")
@@ -304,6 +314,7 @@ class VectorWriter:
         self._hash.update(content)
         self._n_bytes += len(content)
         self.n_vectors += len(fingerprints)
+        self.n_sounding += int(fingerprints.any(axis=1).sum())
 
 
 def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:

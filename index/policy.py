@@ -56,14 +56,15 @@ def choose(n_rows: int) -> IndexKind:
     >>> choose(100_000).factory
     'IVF512,SQ8'
     >>> choose(10_000_000).factory
-    'IVF8192,PQ64x4fs'
+    'IVF4096,PQ64x4fs'
     """
     if n_rows <= FLAT_LIMIT:
         return IndexKind("Flat", 0, 0)
-    n_lists = count_lists(n_rows)
     if n_rows < PQ_LIMIT:
+        n_lists = count_lists(n_rows)
         return IndexKind(f"IVF{n_lists},SQ8", n_lists // 16, 1)
-    return IndexKind(f"IVF{n_lists},PQ64x4fs", max(64, n_lists // 64), 10)
+    n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
+    return IndexKind(f"IVF{n_lists},PQ64x4fs", 32, 10)
 
 
 def count_lists(n_rows: int) -> int:

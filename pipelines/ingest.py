@@ -273,12 +273,16 @@ def _plan(
     listing: Listing, catalog: Catalog | None, options: IngestOptions
 ) -> tuple[IngestSummary, list[list[Input]]]:
     done: dict[str, tuple[int | None, int | None]] = {}
-    failed_before = set()
+    failed_before, named = set(), {item.uri for item in listing.inputs if item.named}
     if catalog is not None:
         rows = catalog.recordings(["uri", "n_bytes", "modified_ns", "status"])
         uris, sizes, times, states = (column.to_pylist() for column in rows.columns)
         for uri, size, modified, status in zip(uris, sizes, times, states, strict=True):
-            if not (options.retry_failed and status == Status.FAILED):
+            again = (status == Status.FAILED and options.retry_failed) or (
+                # Not because they are still in a folder.
+                status == Status.REMOVED and uri in named
+            )
+            if not again:
                 done[uri] = size, modified
                 if status == Status.FAILED:
                     failed_before.add(uri)

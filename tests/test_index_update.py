@@ -109,7 +109,7 @@ def test_compacting_changes_no_answer(tmp_path: Path, kind: str) -> None:
         info = compact_index(catalog)
     after = FingerprintIndex.open(catalog)
     assert info.n_vectors == info.n_rows == before.info.n_rows < before.info.n_vectors
-    assert len(info.segments) <= 1
+    assert len(info.segments) <= 2
     assert info.row_tables == ("rows-1.parquet",)
     assert answers(after, "abcdefghij") == answers(before, "abcdefghij")
     queries = noisy(sound("d"), 0.7, np.random.default_rng(0))
@@ -144,6 +144,22 @@ def test_little_is_written_for_little_that_is_new(
     written = sum((newer.folder / name).stat().st_size for name in others - {"lists-2.bin"})
     assert written < 20_000
     assert newer.uri(int(newer.recording_of(newer.search(sound("q")[5:6], 1)[1])[0, 0])) == "q"
+
+
+def test_what_joins_after_a_removal_is_found(tmp_path: Path, kind: str) -> None:
+    # FAISS itself corrupts fast-scan lists when it adds where it has removed.
+    catalog = catalog_of(tmp_path / "catalog", "abcdefgh")
+    brought_up_to_date(catalog)
+    for gone, new in (("a", "ijk"), ("i", "lm"), ("b", "n"), ("l", "op")):
+        add_recordings(catalog, [Recorded(gone, np.empty((0, 128)), status="failed")])
+        add(catalog, new)
+        index = brought_up_to_date(catalog)
+        for number, uri in enumerate(index.uris()):
+            scores, rows = index.search(sound(uri)[::10], 1)
+            assert (scores > 0.999).mean() > 0.95, uri
+            right = index.recording_of(rows[:, 0]) == number
+            assert right.mean() > 0.95, uri
+    assert index.info.n_at_build == 8 * 239
 
 
 def test_segments_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
