@@ -213,6 +213,17 @@ class Catalog:
         parts = [name for name in self.parts() if name.startswith(run_prefix(run))]
         return self._read_recordings(RECORDINGS.names, parts).select(RECORDINGS.names)
 
+    def all_rows(self) -> pa.Table:
+        """Every row of every part, in the order of the parts.
+
+        Returns
+        -------
+        table : pa.Table
+            ``index.schema.RECORDINGS``; part, its number in :meth:`parts`; and current, whether no
+            later run has another row for the same input.
+        """
+        return self._read_recordings(RECORDINGS.names)
+
     def indexed_recordings(self) -> pa.Table:
         """Recordings that have windows, each once, in the order of :meth:`iter_windows`.
 

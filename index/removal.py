@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog, part_name
 from index.schema import RECORDINGS, Status
+from index.windows import join_spans, read_spans
 
 
 def find_recordings(
@@ -58,7 +60,7 @@ def remove_recordings(catalog: Catalog, rows: pa.Table) -> None:
     """Remove inputs from a catalog; the next update takes them out of the index.
 
     Their last state becomes ``removed``. Ingest passes over them from then on, unless they are
-    named one by one or have changed; ``Catalog.compact`` drops their windows. Call it under
+    named one by one or have changed; :func:`compact_parts` drops their windows. Call it under
     ``catalog.writer_lock()``.
 
     Parameters
@@ -82,6 +84,52 @@ def remove_recordings(catalog: Catalog, rows: pa.Table) -> None:
     name = part_name(catalog.next_run(), catalog.config, rows["uri"].to_pylist())
     with catalog.part_writer() as writer:
         writer.commit(name, rows)
+
+
+def compact_parts(catalog: Catalog, progress: Callable[[str, int, int], None] | None = None) -> int:
+    """Drop the windows of what was removed, or has changed since, from the Parquet files.
+
+    What is left of a part goes to a new one before the old one is deleted, so that a kill at any
+    moment loses nothing. Call it under ``catalog.writer_lock()``.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    progress : callable, optional
+        ``progress(what is being done, parts done, parts in all)``.
+
+    Returns
+    -------
+    n_dropped : int
+        Rows of recordings that are gone.
+    """
+    names, rows = catalog.parts(), catalog.all_rows()
+    superseded = rows.filter(pc.invert(rows["current"]))
+    stale = np.unique(superseded["part"].to_numpy()).tolist()
+    for done, part in enumerate(stale, 1):
+        mine = rows.filter(pc.equal(rows["part"], part))
+        if any(mine["current"].to_pylist()):
+            _rewrite(catalog, names[part], mine)
+        # The commit first: windows without it do not exist.
+        for folder in ("recordings", "windows"):
+            (catalog.path / folder / names[part]).unlink(missing_ok=True)
+        if progress:
+            progress("Rewriting parts", done, len(stale))
+    return int(superseded.num_rows)
+
+
+def _rewrite(catalog: Catalog, name: str, rows: pa.Table) -> None:
+    # The current rows of a part and their windows, as a part of the latest run.
+    current, n = rows["current"].to_numpy(), rows["n_windows"].to_numpy()
+    first, kept = np.cumsum(n) - n, current & (n > 0)
+    spans = join_spans(first[kept], (first + n)[kept])
+    columns, path = catalog.config.windows_schema.names, catalog.path / "windows" / name
+    with catalog.part_writer() as writer:
+        if spans:
+            for batch in read_spans(path, spans, columns, 4096, catalog.config):
+                writer.write_windows(batch)
+        new = part_name(catalog.next_run(), catalog.config, ["compacted", name])
+        writer.commit(new, rows.filter(rows["current"]).select(RECORDINGS.names))
 
 
 def _values(rows: pa.Table, key: str) -> list[str | None]:

@@ -20,7 +20,7 @@ from encoders.errors import CatalogError
 from index import policy, storage
 from index.build import build_index
 from index.catalog import Catalog
-from index.removal import find_recordings, remove_recordings
+from index.removal import compact_parts, find_recordings, remove_recordings
 from index.search import FingerprintIndex
 from index.update import compact_index, update_index
 from index.verify import problems
@@ -113,7 +113,11 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 WORK = {
     "build": build_index,
-    "update and compact": lambda catalog: (update_index(catalog), compact_index(catalog)),
+    "update and compact": lambda catalog: (
+        compact_parts(catalog),
+        update_index(catalog),
+        compact_index(catalog),
+    ),
 }
 
 
