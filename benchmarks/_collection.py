@@ -111,7 +111,13 @@ def read_collection(catalog: Catalog) -> tuple[Collection, list[str]]:
 
 
 def make_clips(
-    catalog: Catalog, collection: Collection, uris: list[str], n: int, seconds: float, cache: Path
+    catalog: Catalog,
+    encoder: str,
+    collection: Collection,
+    uris: list[str],
+    n: int,
+    seconds: float,
+    cache: Path,
 ) -> list[Clip]:
     """Fingerprints of clips from anywhere in a collection, with coloured noise at ``SNR_DB``.
 
@@ -124,7 +130,7 @@ def make_clips(
                 Clip(queries, int(r))
                 for queries, r in zip(made["queries"], made["recordings"], strict=True)
             ]
-    bundle = load_bundle(catalog.config.fingerprint.name, catalog.config.fingerprint.precision)
+    bundle = load_bundle(encoder, catalog.config.fingerprint.precision)
     spec, rng = bundle.spec, np.random.default_rng(0)
     hop = spec.window_hop / spec.sample_rate
     recordings = np.repeat(np.arange(len(uris)), collection.n_windows)

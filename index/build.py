@@ -102,7 +102,7 @@ def index_rows(
     CatalogError
         If the index finds too little.
     """
-    kind = chosen or policy.choose(written.n_sounding)
+    kind = chosen or policy.choose(written.n_sounding, written.dim)
     info = GenerationInfo(
         encoder_sha256=encoder_sha256,
         kind=kind,

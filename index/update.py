@@ -131,7 +131,7 @@ def update_index(catalog: Catalog, progress: Progress | None = None) -> Generati
         return build_index(catalog, progress, factory)
     difference = Difference.between(rows, catalog.indexed_recordings())
     n_after = info.n_sounding + difference.n_new_rows
-    if info.by_size and policy.outgrown(info.kind, info.n_at_build, n_after):
+    if info.by_size and policy.outgrown(info.kind, info.n_at_build, n_after, info.dim):
         return build_index(catalog, progress)
     try:
         info = _follow(catalog, folder, info, difference, progress)

@@ -16,6 +16,9 @@ MIN_RECALL = 0.8
 
 N_QUERIES = 64
 
+# Neighbours asked for, as identification does: of more there are more candidates.
+_K = 20
+
 # What a hit may lack of the best score there is: float16 against float32.
 _TOLERANCE = 2e-3
 _CHUNK = 65_536
@@ -87,7 +90,7 @@ def recall_against_exact(nearest: Nearest, vectors: np.ndarray, rows: np.ndarray
         in_a_row = chunk[-1] - chunk[0] == len(chunk) - 1
         stored = vectors[chunk[0] : chunk[-1] + 1] if in_a_row else vectors[chunk]
         np.maximum(best, (queries @ stored.astype(np.float32).T).max(axis=1), out=best)
-    scores, _ = nearest.search(queries, 1)
+    scores, _ = nearest.search(queries, min(_K, len(rows)))
     return float(np.mean(scores[:, 0] >= best - _TOLERANCE))
 
 
@@ -106,7 +109,7 @@ def recall_of_themselves(nearest: Nearest, vectors: np.ndarray, rows: np.ndarray
     queries = queries[queries.any(axis=1)]
     if not len(queries):
         return 1.0
-    scores, _ = nearest.search(queries, 1)
+    scores, _ = nearest.search(queries, min(_K, len(rows)))
     return float(np.mean(scores[:, 0] >= np.einsum("nd,nd->n", queries, queries) - _TOLERANCE))
 
 

@@ -77,7 +77,7 @@ def death() -> Death:
 def small_lists(monkeypatch: pytest.MonkeyPatch, death: Death) -> None:
     """Lists of four bits for catalogs of any size; syncs count as changes."""
     kind = policy.IndexKind("IVF4,PQ64x4fs", 4, 10)
-    monkeypatch.setattr(policy, "choose", lambda n_rows: kind)
+    monkeypatch.setattr(policy, "choose", lambda n_rows, dim: kind)
     fsync = os.fsync
 
     def counted(descriptor: int) -> None:
@@ -101,7 +101,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     catalog = empty_catalog(tmp_path_factory.mktemp("crash") / "catalog")
     with pytest.MonkeyPatch.context() as patch, catalog.writer_lock():
         kind = policy.IndexKind("IVF4,PQ64x4fs", 4, 10)
-        patch.setattr(policy, "choose", lambda n_rows: kind)
+        patch.setattr(policy, "choose", lambda n_rows, dim: kind)
         add(catalog, "abefgh")
         update_index(catalog)
         add(catalog, "i")
