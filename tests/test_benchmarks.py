@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import _collection
 import _common
 import corpus
+import grow
 import identify
 import ingest
 import search
@@ -179,3 +180,14 @@ def test_search_measures_every_size(catalog: Catalog, tmp_path: Path) -> None:
     assert figures["cold"]["total_mb"] > 0
     rows = search._rows([figures, figures])
     assert {len(row) for row in rows} == {3}
+
+
+def test_grow_measures_building_adding_and_removing(demo_tracks: Path, tmp_path: Path) -> None:
+    for name in TRACKS:
+        ingest_files([str(demo_tracks / name)], tmp_path / "catalog", OPTIONS)
+    figures = grow.grow(tmp_path / "catalog", 0.01, tmp_path)
+    assert list(figures) == ["build", "add", "remove"]
+    n = [figures[name]["windows"] for name in figures]
+    assert n[0] < n[1] > n[2] > 0
+    assert min(f["cpu_s"] for f in figures.values()) > 0
+    assert figures["add"]["written_mb"] > 0
