@@ -10,7 +10,7 @@
 
 A recordings part is the commit of its windows part: windows without their twin do not exist for
 a reader. The rows of one input may stand in several parts, when it changed between runs of
-ingest; that of the latest run counts.
+ingest or has been removed; that of the latest run counts.
 """
 
 from __future__ import annotations

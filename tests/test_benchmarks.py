@@ -185,7 +185,8 @@ def test_search_measures_every_size(catalog: Catalog, tmp_path: Path) -> None:
 def test_grow_measures_building_adding_and_removing(demo_tracks: Path, tmp_path: Path) -> None:
     for name in TRACKS:
         ingest_files([str(demo_tracks / name)], tmp_path / "catalog", OPTIONS)
-    figures = grow.grow(tmp_path / "catalog", 0.01, tmp_path)
+    (tmp_path / "scratch").mkdir()
+    figures = grow.grow(tmp_path / "catalog", 0.01, tmp_path / "scratch")
     assert list(figures) == ["build", "add", "remove"]
     n = [figures[name]["windows"] for name in figures]
     assert n[0] < n[1] > n[2] > 0
