@@ -119,8 +119,8 @@ def outgrown(kind: IndexKind, n_at_build: int, n_rows: int, dim: int) -> bool:
     wanted = choose(n_rows, dim)
     if wanted.factory == kind.factory:
         return False
-    if kind.is_flat or wanted.is_flat:
-        return n_rows > n_at_build or 2 * n_rows < FLAT_LIMIT
+    if kind.is_flat or (wanted.is_flat and 2 * n_rows < FLAT_LIMIT):
+        return True
     return n_rows >= 2 * n_at_build or 8 * n_rows <= n_at_build
 
 
