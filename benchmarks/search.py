@@ -19,6 +19,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -39,7 +40,7 @@ from index.build import index_rows, row_table
 from index.catalog import Catalog
 from index.generation import VectorWriter
 from index.nearest import Inverted
-from index.policy import IndexKind
+from index.policy import IndexKind, from_factory
 from index.search import FingerprintIndex
 
 K = 20
@@ -275,6 +276,8 @@ def fidelity(
 )  # fmt: skip
 @click.option("--clips", "n_clips", default=200, show_default=True, type=click.IntRange(min=1))
 @click.option("--seconds", default=10.0, show_default=True, help="Length of the clips.")
+@click.option("--factory", metavar="STRING", help="FAISS factory string.  [default: by size]")
+@click.option("--probes", type=click.IntRange(min=1), help="With --factory: lists looked into.")
 @encoder_option
 @cache_option
 @json_option
@@ -283,6 +286,8 @@ def main(
     sizes: tuple[int, ...],
     n_clips: int,
     seconds: float,
+    factory: str | None,
+    probes: int | None,
     encoder: str,
     cache: Path,
     json_path: Path | None,
@@ -311,7 +316,14 @@ def main(
         {},
         None,
     )
-    results = [measure(collection, clips, n, cache / f"search-{n}", speed) for n in sizes]
+    kind, suffix = None, ""
+    if factory is not None:
+        kind = from_factory(factory)
+        kind = dataclasses.replace(kind, nprobe=probes or kind.nprobe)
+        suffix = f"-{factory}-{kind.nprobe}"
+    results = [
+        measure(collection, clips, n, cache / f"search-{n}{suffix}", speed, kind) for n in sizes
+    ]
     report(
         f"{n_clips} clips of {seconds:g} s with noise at {SNR_DB:g} dB, {K} neighbours; one core "
         f"reads {speed / 1e9:.1f} GB/s",
