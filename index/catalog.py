@@ -213,8 +213,8 @@ class Catalog:
         parts = [name for name in self.parts() if name.startswith(run_prefix(run))]
         return self._read_recordings(RECORDINGS.names, parts).select(RECORDINGS.names)
 
-    def all_rows(self) -> pa.Table:
-        """Every row of every part, in the order of the parts.
+    def all_rows(self, parts: list[str] | None = None) -> pa.Table:
+        """Every row of every part, or of some, in the order of the parts.
 
         Returns
         -------
@@ -222,7 +222,7 @@ class Catalog:
             ``index.schema.RECORDINGS``; part, its number in :meth:`parts`; and current, whether no
             later run has another row for the same input.
         """
-        return self._read_recordings(RECORDINGS.names)
+        return self._read_recordings(RECORDINGS.names, parts)
 
     def indexed_recordings(self) -> pa.Table:
         """Recordings that have windows, each once, in the order of :meth:`iter_windows`.
@@ -291,21 +291,6 @@ class Catalog:
         for part in np.unique(part_of_row):
             mine = part_of_row == part
             yield names[part], join_spans(first[mine], first[mine] + n[mine])
-
-    def check_part(self, name: str) -> None:
-        """Read all of a part.
-
-        Raises
-        ------
-        CatalogError
-            If either half of it is missing or damaged.
-        """
-        rows = self._read_recordings(RECORDINGS.names, [name])
-        n_windows = sum(rows["n_windows"].to_pylist())
-        path = self.path / "windows" / name
-        columns = self.config.windows_schema.names
-        for _ in read_spans(path, [(0, n_windows)], columns, 4096, self.config.windows_schema):
-            pass
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).
