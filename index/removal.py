@@ -126,7 +126,7 @@ def _rewrite(catalog: Catalog, name: str, rows: pa.Table) -> None:
     columns, path = catalog.config.windows_schema.names, catalog.path / "windows" / name
     with catalog.part_writer() as writer:
         if spans:
-            for batch in read_spans(path, spans, columns, 4096, catalog.config):
+            for batch in read_spans(path, spans, columns, 4096, catalog.config.windows_schema):
                 writer.write_windows(batch)
         new = part_name(catalog.next_run(), catalog.config, ["compacted", name])
         writer.commit(new, rows.filter(rows["current"]).select(RECORDINGS.names))

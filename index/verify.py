@@ -135,7 +135,7 @@ def _check_part(catalog: Catalog, name: str) -> None:
     rows = catalog.all_rows([name])
     spans = [(0, int(rows["n_windows"].to_numpy().sum()))]
     path, columns = catalog.path / "windows" / name, catalog.config.windows_schema.names
-    for _ in read_spans(path, spans, columns, 4096, catalog.config):
+    for _ in read_spans(path, spans, columns, 4096, catalog.config.windows_schema):
         pass
 
 
