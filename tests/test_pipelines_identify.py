@@ -24,11 +24,11 @@ from pipelines.commands.identify import clock
 TRACKS = ("palace.ogg", "musicbox.mp3", "eureka.m4a")
 START, SECONDS = 12.3, 4.0
 
-SPREAD = Calibration(-14.0, 14.0, 10.0, 0.1)
+SPREAD = Calibration(-14.0, {"similarity": 14.0, "lead": 10.0})
 
 KEYS = [
     "query", "rank", "reference", "recording_id", "query_start_s", "query_end_s",
-    "reference_start_s", "reference_end_s", "score", "speed",
+    "reference_start_s", "reference_end_s", "score", "speed", "alternatives",
 ]  # fmt: skip
 
 
