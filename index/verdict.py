@@ -22,6 +22,9 @@ _COPY_ADDED = 0.042
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.7
 _LEAST_NEAR_ALIGNED = 0.25
+# Recordings that have nothing to do with each other correlate less; seen so often, it is enough.
+_UNRELATED = 0.15
+_MOST_UNRELATED = 2
 # The same recording under noise, at another speed or pitch: seconds, share of the shorter file.
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
@@ -93,16 +96,21 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
     if abs(a.frames - b.frames) < FRAMES_PER_SECOND:
         # They may well begin together, whatever repeats itself in them.
         proposals = [((b.first - a.first) / FRAMES_PER_SECOND, 1.0), *proposals]
+    n_unrelated = 0
     for lag, speed in proposals:
-        verdict = _judge(a, b, lag * FRAMES_PER_SECOND, speed)
+        found = align(a, b, lag * FRAMES_PER_SECOND, speed, ratio=speed)
+        verdict = None if found is None else _judge(a, b, found)
         if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
             best = verdict
-        if best is not None and best.kind == DuplicateKind.SAME_AUDIO:
+        n_unrelated += found is not None and found.correlation < _UNRELATED
+        is_same = best is not None and best.kind == DuplicateKind.SAME_AUDIO
+        if is_same or n_unrelated == _MOST_UNRELATED:
             break
     if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
         # Another repetition would look like that: is there a place that fits as a copy does?
         anywhere = best_lag(a, b)
-        verdict = None if anywhere is None else _judge(a, b, anywhere, 1.0)
+        found = None if anywhere is None else align(a, b, anywhere)
+        verdict = None if found is None else _judge(a, b, found)
         if verdict is not None and _rank(verdict) > _rank(best):
             best = verdict
     return best
@@ -179,10 +187,7 @@ def judge_windows(
     return best
 
 
-def _judge(a: Sound, b: Sound, lag: float, speed: float) -> Verdict | None:
-    found = align(a, b, lag, speed, ratio=speed)
-    if found is None:
-        return None
+def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
     may_be_near = min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
     if found.correlation >= _LEAST_COPY_ALIGNED:
         copy = compare(a, b, found)
