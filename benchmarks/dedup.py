@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import csv
+import dataclasses
 import hashlib
 import json
 import random
@@ -119,8 +120,8 @@ def score_clusters(plants: Sequence[Plant], rows: Sequence[dict[str, Any]]) -> d
     precision, recall = bcubed(whole, found)
     return {
         "files": len(whole),
-        "bcubed_precision": list(precision),
-        "bcubed_recall": list(recall),
+        "bcubed_precision": dataclasses.asdict(precision),
+        "bcubed_recall": dataclasses.asdict(recall),
         "mixed": len(mixed_clusters(whole, found)),
     }
 
