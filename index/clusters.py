@@ -22,6 +22,10 @@ STRONG_KINDS = frozenset({DuplicateKind.IDENTICAL, DuplicateKind.SAME_AUDIO})
 CLUSTERING_KINDS = STRONG_KINDS | {DuplicateKind.NEAR}
 """Kinds that may make clusters. Files that share a stretch are not the same."""
 
+# Half of the partners that are looked up for a recording (candidates.MAX_PARTNERS; the other half
+# may have been refused). Between two recordings of so many links, one that is missing says little.
+_SATURATED = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Clustering:
@@ -52,7 +56,8 @@ def find_clusters(
 
     Two parts of a connected component become one cluster if at least half of the pairs between
     them were found (more than half when a pair ``near`` is among them), or if one file is linked
-    to all the others. A chain of links does not make a cluster.
+    to all the others. A chain of links does not make a cluster. In large components, in which a
+    file cannot have met all its copies, half of what can be expected is enough.
 
     Parameters
     ----------
@@ -165,6 +170,10 @@ class _Graph:
 
     def divide(self, component: list[str]) -> Iterator[list[str]]:
         """Average linkage inside one component; gives its groups."""
+        saturated = {node for node in component if len(self._near[node]) >= _SATURATED}
+        n_links = sum(len(self._near[node]) for node in saturated)
+        # Share of the links between saturated recordings to be seen if all were copies.
+        seen = n_links / max(1, len(saturated) * (len(component) - 1))
         groups: dict[str, list[str]] = {node: [node] for node in component}
         # Between groups, which are named by their first nodes.
         between = self._bundles(component)
@@ -180,7 +189,9 @@ class _Graph:
             if a not in groups or b not in groups or size != len(groups[a]) + len(groups[b]):
                 continue  # One of them has grown since.
             bundle = between[a][b]
-            if not self._supported(bundle, groups[a], groups[b]):
+            met = [sum(node in saturated for node in group) for group in (groups[a], groups[b])]
+            expected = len(groups[a]) * len(groups[b]) - met[0] * met[1] * (1 - seen)
+            if not self._supported(bundle, groups[a], groups[b], expected):
                 continue
             groups[a] = sorted(groups[a] + groups.pop(b))
             del between[a][b]
@@ -225,13 +236,14 @@ class _Graph:
         support, score = round(bundle.support / n, 9), round(bundle.score / n, 9)
         return -share, -support, -score, mine[0], theirs[0], len(mine) + len(theirs)
 
-    def _supported(self, bundle: _Bundle, mine: list[str], theirs: list[str]) -> bool:
+    def _supported(
+        self, bundle: _Bundle, mine: list[str], theirs: list[str], expected: float
+    ) -> bool:
         if bundle.forbidden or not bundle.n:
             return False
-        twice, possible = 2 * bundle.n, len(mine) * len(theirs)
         if bundle.n_near:
-            return twice > possible
-        return twice >= possible or self._has_hub([*mine, *theirs])
+            return 2 * bundle.n > expected
+        return 2 * bundle.n >= expected or self._has_hub([*mine, *theirs])
 
     def _has_hub(self, nodes: list[str]) -> bool:
         return any(

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from encoders.errors import EarmarkError
 from index.catalog import Catalog
 from index.schema import Status
 
@@ -87,6 +88,19 @@ class KeepPolicy:
     name: str = "best"
     label: str = "label"
 
+    def check(self, uris: Iterable[str]) -> None:
+        """Make sure that the preferred folder, if it is one, holds some of the files.
+
+        Raises
+        ------
+        EarmarkError
+        """
+        if self.name not in POLICIES and not any(uri.startswith(self._folder) for uri in uris):
+            raise EarmarkError(
+                f"no file is in {self.name!r}: what to keep is {', '.join(POLICIES)}, or a folder "
+                "as the names of the files begin with it"
+            )
+
     def choose(self, files: Sequence[FileFacts]) -> tuple[FileFacts, str]:
         """The file to keep, and what sets it apart from the next best in a few words."""
         ranked = sorted(files, key=lambda file: [key(file) for _, key in self._criteria])
@@ -122,8 +136,11 @@ class KeepPolicy:
             return [longest, *best]
         if self.name == "label":
             return [(f"has a {self.label}", lambda f: not f.labels.get(self.label)), *best]
-        folder = self.name.rstrip("/") + "/"
-        return [(f"in {folder}", lambda f: not f.uri.startswith(folder)), *best]
+        return [(f"in {self._folder}", lambda f: not f.uri.startswith(self._folder)), *best]
+
+    @property
+    def _folder(self) -> str:
+        return self.name.rstrip("/") + "/"
 
 
 def conflicting_labels(files: Iterable[FileFacts], label: str) -> dict[str, list[str]]:

@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all, and the writer of one part of a catalog."""
+"""Files and folders that appear whole or not at all; the writer of one part of a catalog."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from encoders.errors import CatalogError
 
 TEMPORARY = ".tmp"
 """Suffix of unfinished files and folders; the next ingest removes them."""
+
+_CURRENT = "CURRENT"
 
 # Windows per Parquet row group: some megabytes, which is what a writer holds in memory.
 _ROWS_PER_GROUP = 4096
@@ -80,6 +83,57 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def live_generation(root: Path) -> Path | None:
+    """The folder in ``root`` that its file ``CURRENT`` names, if it is there."""
+    try:
+        name = (root / _CURRENT).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    folder = root / name
+    return folder if name and folder.is_dir() else None
+
+
+@contextlib.contextmanager
+def publish_generation(root: Path, key: str) -> Iterator[Path]:
+    """A folder to fill, which becomes the live one of ``root`` on leaving, or never exists.
+
+    The live one before stays; older ones go.
+
+    Parameters
+    ----------
+    root : Path
+    key : str
+        Ends the name of the new folder; a number begins it.
+
+    Raises
+    ------
+    CatalogError
+        If the disk is full or refuses.
+    """
+    previous = live_generation(root)
+    published = sorted(p for p in root.glob("[0-9]*-*") if p.is_dir())
+    number = 1 + (int(published[-1].name.split("-")[0]) if published else 0)
+    final = root / f"{number:06d}-{key}"
+    building = temporary_name(final)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        for path in building.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(building)
+        publish(building, final)
+        with write_atomically(root / _CURRENT) as current:
+            current.write(f"{final.name}\n".encode())
+    except OSError as error:
+        raise write_error(root, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for folder in published:
+        if folder != previous:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class PartWriter:
     """Writes one part: windows as they come, then, as the commit, the rows of the recordings.
 
@@ -100,7 +154,9 @@ class PartWriter:
         self._temporary = temporary_name(self._folders[0] / "part")
         try:
             self._file = self._temporary.open("xb")
-            self._writer = pq.ParquetWriter(self._file, windows_schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                self._file, windows_schema, compression="zstd", write_page_checksum=True
+            )
         except OSError as error:
             self._discard()
             raise write_error(root, error) from error
@@ -144,7 +200,8 @@ class PartWriter:
         except OSError as error:
             raise write_error(windows_folder, error) from error
         with write_atomically(recordings_folder / name) as file:
-            pq.write_table(recordings.cast(self._recordings_schema), file, compression="zstd")
+            table = recordings.cast(self._recordings_schema)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
     def _flush(self) -> None:
         if not self._pending:

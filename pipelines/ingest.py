@@ -317,8 +317,10 @@ def _count(rows: pa.Table, summary: IngestSummary) -> None:
 
 
 def _build_index(catalog: Catalog, log: TextIO) -> float:
-    from pipelines.build_index import build_with_progress
+    from index.update import update_index
+    from pipelines.build_index import index_display
 
     begin = time.monotonic()
-    build_with_progress(catalog, log)
+    with index_display(log) as progress:
+        update_index(catalog, progress)
     return time.monotonic() - begin

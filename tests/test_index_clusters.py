@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from dedup_helpers import links, pair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.clusters import CLUSTERING_KINDS, cluster_id, connected_components, find_clusters
+from index.candidates import MAX_PARTNERS
+from index.clusters import (
+    _SATURATED,
+    CLUSTERING_KINDS,
+    cluster_id,
+    connected_components,
+    find_clusters,
+)
 from index.schema import DuplicatePair
 
 
@@ -73,6 +81,23 @@ def test_what_a_person_told_apart_stays_apart() -> None:
     assert len(found.cut) == 1
 
 
+def partly(names: list[str], n_partners: int, rng: random.Random) -> list[DuplicatePair]:
+    """Each of the files met only so many of the others, which are all its copies."""
+    met = {tuple(sorted((a, b))) for a in names for b in rng.sample(names, n_partners) if a != b}
+    return [pair(*ends) for ends in sorted(met)]
+
+
+def test_more_copies_than_are_looked_up() -> None:
+    assert 2 * _SATURATED == MAX_PARTNERS
+    rng = random.Random(0)
+    one, two = ([f"{letter}{i:03d}" for i in range(150)] for letter in "xy")
+    pairs = [*partly(one, 24, rng), *partly(two, 24, rng)]
+    bridges = [pair(rng.choice(one), rng.choice(two), score=1.0) for _ in range(5)]
+    found = find_clusters([*pairs, *bridges])
+    assert found.clusters == [tuple(one), tuple(two)]
+    assert len(found.cut) == len(bridges)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -86,11 +111,11 @@ def test_what_a_person_told_apart_stays_apart() -> None:
     st.randoms(),
 )
 def test_the_order_of_pairs_does_not_matter(
-    ends: list[tuple[str, str, str, float]], random: object
+    ends: list[tuple[str, str, str, float]], rng: random.Random
 ) -> None:
     pairs = [pair(a, b, kind, score) for a, b, kind, score in ends if a != b]
     shuffled = pairs[:]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    rng.shuffle(shuffled)
     found, again = (find_clusters(p, CLUSTERING_KINDS) for p in (pairs, shuffled))
     assert found.clusters == again.clusters
     assert {(p.a, p.b) for p in found.cut} == {(p.a, p.b) for p in again.cut}

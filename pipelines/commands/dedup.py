@@ -50,8 +50,13 @@ class _Kinds(click.ParamType):
         return chosen or self.fail("name at least one kind", param, ctx)
 
 
-@click.command("dedup", cls=_Dedup)
-@click.argument("catalogs", metavar="DIR...", nargs=-1, type=click.Path(path_type=Path))
+@click.command(
+    "dedup",
+    cls=_Dedup,
+    context_settings={"ignore_unknown_options": True},
+    options_metavar="[OPTIONS] [BEAM OPTIONS]",
+)
+@click.argument("arguments", metavar="DIR...", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--between", nargs=2, metavar="A B",
     help="Compare two groups with each other only, and say what leaks from one into the other: "
@@ -105,7 +110,7 @@ class _Kinds(click.ParamType):
     help="Shards at a time in one worker. [default: one per core]",
 )  # fmt: skip
 def command(
-    catalogs: tuple[Path, ...],
+    arguments: tuple[str, ...],
     between: tuple[str, str] | None,
     kinds: tuple[str, ...],
     keep: str,
@@ -127,6 +132,8 @@ def command(
     'earmark dedup judge OUT' asks about pairs; one that you say is no duplicate is never reported
     again (see 'earmark dedup judge --help').
 
+    Any other option goes to Beam as it is, such as --runner=FlinkRunner.
+
     \b
     Examples:
       earmark dedup my-catalog
@@ -143,6 +150,7 @@ def command(
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from index.keep import KeepPolicy
+    from pipelines.beam_options import split_arguments
     from pipelines.dedup.apply import Action
     from pipelines.dedup.report import write_report
     from pipelines.dedup.results import Settings
@@ -150,6 +158,7 @@ def command(
     from pipelines.deduplicate import PairOptions
     from pipelines.progress import task_display
 
+    catalogs, beam_args = split_arguments(arguments)
     if undo is not None:
         if catalogs or action:
             raise click.UsageError("--undo goes alone: earmark dedup --undo OUT")
@@ -162,12 +171,12 @@ def command(
         raise click.BadParameter(str(error), param_hint="--apply") from None
     out = out or Path("dedup")
     options = Options(
-        PairOptions(_kinds(kinds), between, threads),
+        PairOptions(_kinds(kinds), between, threads, tuple(beam_args)),
         Settings(KeepPolicy(keep, labels[0]), cluster_near, between, labels),
         list_format,
     )
     try:
-        results = deduplicate(catalogs, out, options)
+        results = deduplicate([Path(folder) for folder in catalogs], out, options)
         with task_display("Drawing") as show:
             report = write_report(results, out, report_pairs, show)
     except KeyboardInterrupt:
@@ -186,8 +195,12 @@ def _apply(results: Results, action: Action, out: Path) -> int:
 
     facts = results.facts
     copies = [(facts[u], facts[c.cluster.keep]) for c in results.copies for u in c.drop]
-    with task_display("Putting copies aside") as show:
-        outcome = apply(copies, action, out, show)
+    try:
+        with task_display("Putting copies aside") as show:
+            outcome = apply(copies, action, out, show)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. Go on with the same command, or --undo {out}.", err=True)
+        return EXIT_INTERRUPTED
     done = "Moved" if action.name == MOVE else "Made hard links of"
     where = f" to {action.folder}" if action.folder else ""
     click.echo(f"{done} {len(outcome.done):,} files ({format_bytes(outcome.n_bytes)}){where}")

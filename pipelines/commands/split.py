@@ -18,10 +18,12 @@ from pipelines.commands.output import format_option, print_jsonl, print_table
 _SHOWN_STRATA = 20
 
 
-@click.command("split")
-@click.argument(
-    "catalogs", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
+@click.command(
+    "split",
+    context_settings={"ignore_unknown_options": True},
+    options_metavar="[OPTIONS] [BEAM OPTIONS]",
 )
+@click.argument("arguments", metavar="DIR...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
     "--ratios", required=True, metavar="NAME=SHARE,…",
     help="The splits and the share of the audio of each, such as train=.8,dev=.1,test=.1.",
@@ -47,7 +49,7 @@ _SHOWN_STRATA = 20
 )  # fmt: skip
 @format_option
 def command(
-    catalogs: tuple[Path, ...],
+    arguments: tuple[str, ...],
     ratios: str,
     stratify: str | None,
     seed: int,
@@ -62,6 +64,8 @@ def command(
     the same split. Shares are of seconds, and as close as that allows. The same seed gives the
     same split. The proof counts the pairs within splits and across their borders.
 
+    Any other option goes to Beam as it is, such as --runner=FlinkRunner.
+
     \b
     Examples:
       earmark split my-catalog --ratios train=.8,dev=.1,test=.1 --out splits.csv
@@ -72,6 +76,7 @@ def command(
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from index.splits import parse_ratios, split_files
     from index.storage import write_atomically
+    from pipelines.beam_options import split_arguments
     from pipelines.dedup.run import Options, collect
     from pipelines.deduplicate import PairOptions
 
@@ -80,7 +85,9 @@ def command(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--ratios") from None
     try:
-        results = collect(catalogs, dedup_dir, Options(PairOptions(threads=threads)))
+        catalogs, beam_args = split_arguments(arguments)
+        pairs = PairOptions(threads=threads, beam_args=tuple(beam_args))
+        results = collect([Path(folder) for folder in catalogs], dedup_dir, Options(pairs))
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the same command again to resume.", err=True)
         sys.exit(EXIT_INTERRUPTED)

@@ -253,10 +253,14 @@ def _draw(views: list[PairView], show: Show | None) -> None:
         except AudioError as error:
             view.problem = error.reason
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         for number, _ in enumerate(pool.map(draw, views), start=1):
             if show:
                 show(number, len(views), {})
+    finally:
+        # When interrupted, those that have not begun are not waited for.
+        pool.shutdown(cancel_futures=True)
 
 
 def _by_class(unpaired: Iterable[Mapping[str, str]]) -> dict[str, list[Any]]:

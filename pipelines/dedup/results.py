@@ -18,6 +18,9 @@ from index.judgements import Judgements, Verdict
 from index.keep import FileFacts, KeepPolicy, conflicting_labels, read_facts
 from index.schema import PAIRS, DuplicateCluster, DuplicateKind, DuplicatePair
 
+# Share of both files that a pair ``near`` must cover to make a cluster.
+_NEAR_COVERAGE = 0.8
+
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
@@ -71,7 +74,7 @@ class Settings:
     ----------
     keep : KeepPolicy
     cluster_near : bool
-        Whether pairs ``near`` make clusters too.
+        Whether pairs ``near`` that cover most of both files make clusters too.
     between : (str, str), optional
         The two groups that were compared.
     labels : sequence of str
@@ -209,9 +212,15 @@ def assemble(
     unpaired : list of dict
         Rows of ``index.schema.UNPAIRED``.
     settings : Settings, optional
+
+    Raises
+    ------
+    EarmarkError
+        If the preferred folder has none of the files, or a group has none.
     """
     settings = settings or Settings()
     facts = read_facts(catalogs)
+    settings.keep.check(facts)
     leakage = None
     judgements = Judgements.read(catalogs)
     found = [pair for pair in pairs if pair.a in facts and pair.b in facts]
@@ -222,7 +231,8 @@ def assemble(
         facts = {uri: facts[uri] for uri in files["uri"].to_pylist()}
         leakage = _leakage(settings.between, sides, kept, facts)
     kinds = CLUSTERING_KINDS if settings.cluster_near else STRONG_KINDS
-    clustering = find_clusters(kept, kinds, judgements.apart)
+    whole = [p for p in kept if p.kind != DuplicateKind.NEAR or _is_whole(p, facts)]
+    clustering = find_clusters(whole, kinds, judgements.apart)
     choices = _choose(clustering.clusters, facts, settings.keep)
     copies = choices
     if settings.cluster_near:
@@ -240,6 +250,14 @@ def assemble(
         unpaired=unpaired,
         n_judged_different=len(found) - len(kept),
         leakage=leakage,
+    )
+
+
+def _is_whole(pair: DuplicatePair, facts: Mapping[str, FileFacts]) -> bool:
+    # A track that is mixed into a medley is near to it, but no copy.
+    return (
+        pair.a_end_s - pair.a_start_s >= _NEAR_COVERAGE * facts[pair.a].seconds
+        and pair.b_end_s - pair.b_start_s >= _NEAR_COVERAGE * facts[pair.b].seconds
     )
 
 
