@@ -208,7 +208,7 @@ class Planter:
             make.add("overlap-20s", following, length - 20, len(samples) / RATE)
         mono = base.mean(axis=1)
         mixed = add_noise(mono, np.resize(speech, len(mono)), 6.0)
-        make.near("speech-6db", mixed, length)
+        make.near("voice-6db", mixed, length)
         for percent in (1, 5, -5):
             speed = 1 + percent / 100
             make.near(f"speed{percent:+d}%", change_speed(mono, speed), length, speed)

@@ -38,6 +38,7 @@ from index.clusters import find_clusters
 from index.schema import DuplicateKind, DuplicatePair
 
 SHORT_S = (0.3, 5.0)
+_WORDS = 20
 _FIND = (
     "import sys; from pathlib import Path; from pipelines.deduplicate import find_pairs; "
     "find_pairs([Path(sys.argv[1])], Path(sys.argv[2]))"
@@ -67,17 +68,21 @@ def plant(
         for path, length in corpus[role]
         if SHORT_S[0] <= length <= SHORT_S[1]
     ]
-    talk = [path for path, length in corpus["speech"] if 1 <= length <= 5][:100]
-    for paths in (music, brief):
+    talk = [path for path, length in corpus["speech"] if 1 <= length <= 5]
+    for paths in (music, brief, talk):
         rng.shuffle(paths)
-    speech = voices(talk, seconds + 15) if n_music else None
     planter = Planter(folder)
 
     def all_of(make: Callable[[int], list[Plant]], n: int) -> list[Plant]:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [plant for plants in pool.map(make, range(n)) for plant in plants]
 
-    long = all_of(lambda i: planter.music(i, music[i], speech, seconds), min(n_music, len(music)))
+    def sing(i: int) -> list[Plant]:
+        # Each piece has words of its own: the same ones would make duplicates of their mixtures.
+        words = [talk[(_WORDS * i + j) % len(talk)] for j in range(_WORDS)]
+        return planter.music(i, music[i], voices(words, seconds), seconds)
+
+    long = all_of(sing, min(n_music, len(music)))
     first = 100_000
     short = all_of(lambda i: planter.short(first + i, brief[i]), min(n_short, len(brief)))
     return long, short

@@ -32,8 +32,9 @@ from index.files import identical_pairs, read_files, unpaired_files
 from index.schema import PAIRS, UNPAIRED, DuplicateKind, DuplicatePair, UnpairedClass
 from index.steady import steady_recordings
 from index.storage import write_atomically, write_error
+from index.update import update_index
 from pipelines.beam_options import quiet_logging
-from pipelines.build_index import build_with_progress
+from pipelines.build_index import index_display
 from pipelines.pairs.sketches import SHARD_SKETCHES, constant_contents
 from pipelines.pairs.stages import (
     BUCKET,
@@ -212,8 +213,8 @@ def _run_stages(
 ) -> None:
     for catalog in catalogs:
         if not catalog.index_is_current():
-            with catalog.writer_lock():
-                build_with_progress(catalog, log)
+            with catalog.writer_lock(), index_display(log) as progress:
+                update_index(catalog, progress)
     with quiet_logging():
         from pipelines.pairs.job import run_stage
 
