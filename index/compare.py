@@ -92,7 +92,7 @@ class Agreement:
         Mean difference of the cells in it.
     share : float
         Cells that differ by less than ``CLOSE_DB``.
-    added : float
+    far : float
         Cells that differ by more than ``FAR_DB``.
     torn : float
         Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
@@ -108,7 +108,7 @@ class Agreement:
     end: int
     difference_db: float
     share: float
-    added: float
+    far: float
     torn: float
     correlation: float
     gain_db: float
@@ -370,7 +370,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         end=min(end, begin + stop * step),
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
-        added=float((away > FAR_DB).mean()),
+        far=float((away > FAR_DB).mean()),
         torn=float(min((difference > FAR_DB).mean(), (difference < -FAR_DB).mean())),
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,

@@ -14,11 +14,14 @@ from index.schema import DuplicateKind
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
 
-# A copy, whatever codec it went through.
-_COPY_DIFFERENCE_DB = 2.4
-_COPY_SHARE = 0.72
-_COPY_CORRELATION = 0.7
-_COPY_ADDED = 0.042
+# A copy, whatever codec it went through: mean difference, share of cells that agree, correlation.
+_COPY = 2.4, 0.72, 0.7
+# Of a short one there is less to go by, and hits of one drum come as close as 1.9 dB.
+_SHORT_S = 3.0
+_SHORT_COPY = 1.8, 0.82, 0.88
+# Cells far apart: in all, and those in which only the one or only the other is louder.
+_COPY_FAR = 0.1
+_COPY_ADDED = 0.038
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.7
 _LEAST_NEAR_ALIGNED = 0.25
@@ -214,11 +217,14 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 
 
 def _is_copy(agreement: Agreement) -> bool:
+    short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
+    difference_db, share, correlation = _SHORT_COPY if short else _COPY
     return (
-        agreement.difference_db <= _COPY_DIFFERENCE_DB
-        and agreement.share >= _COPY_SHARE
-        and agreement.added <= _COPY_ADDED
-        and agreement.correlation >= _COPY_CORRELATION
+        agreement.difference_db <= difference_db
+        and agreement.share >= share
+        and agreement.correlation >= correlation
+        and agreement.far <= _COPY_FAR
+        and agreement.far - 2 * agreement.torn <= _COPY_ADDED
     )
 
 
