@@ -251,7 +251,10 @@ class _Maker:
     ) -> None:
         path = self._folder / f"{self._number:05d}-{variant}{suffix}"
         if not path.exists():
-            write(path, samples)
+            # Whole or not at all, as a run that is ended may be taken up.
+            unfinished = path.with_name(f"unfinished-{path.name}")
+            write(unfinished, samples)
+            unfinished.replace(path)
         self.plants.append(Plant(str(path), self._source, variant, start, end, **how))
 
     def near(self, variant: str, mono: np.ndarray, length: float, speed: float = 1.0) -> None:

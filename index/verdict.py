@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
-from index.compare import Agreement, Alignment, Sound, align, best_lag, best_stretch, compare
+from index.compare import Agreement, Alignment, align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
+from index.sound import Sound
 
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""

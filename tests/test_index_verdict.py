@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from encoders.audio import load_audio
 from encoders.degrade import add_noise, change_pitch, change_speed, colored_noise, transcode
 from encoders.sketch import FRAMES_PER_SECOND, SKETCH_SPEC, sketch
-from index.compare import Sound, align, best_lag, best_stretch, compare
+from index.compare import align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
+from index.sound import Sound
 from index.verdict import Verdict, judge, judge_windows
 
 TRACKS = ROOT / "pipelines" / "demo_tracks"
