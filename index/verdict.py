@@ -15,13 +15,13 @@ from index.sound import Sound
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
 
-# A copy, whatever codec it went through: mean difference, share of cells that agree, correlation.
-_COPY = 2.4, 0.72, 0.7
-# Of a short one there is less to go by, and hits of one drum come as close as 1.9 dB.
+# A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
+# that are far apart, correlation.
+_COPY = 2.4, 0.72, 0.1, 0.7
+# Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
-_SHORT_COPY = 1.8, 0.82, 0.88
-# Cells far apart: in all, and those in which only the one or only the other is louder.
-_COPY_FAR = 0.1
+_SHORT_COPY = 1.8, 0.84, 0.045, 0.92
+# Of the cells far apart, those in which only the one or only the other is louder.
 _COPY_ADDED = 0.038
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.7
@@ -36,6 +36,9 @@ _NEAR_CORRELATION = 0.4
 # The same words in another take move alike for some seconds, but either is louder here and there;
 # what is mixed in is only ever added.
 _NEAR_TORN = 0.11
+# And for some seconds a drum moves like another.
+_NEAR_LONG_S = 10.0
+_NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
@@ -219,12 +222,12 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 
 def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
-    difference_db, share, correlation = _SHORT_COPY if short else _COPY
+    difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
+        and agreement.far <= far
         and agreement.correlation >= correlation
-        and agreement.far <= _COPY_FAR
         and agreement.far - 2 * agreement.torn <= _COPY_ADDED
     )
 
@@ -233,6 +236,10 @@ def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
         and agreement.torn <= _NEAR_TORN
+        and (
+            agreement.share >= _NEAR_BRIEF_SHARE
+            or agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
+        )
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )
