@@ -17,7 +17,9 @@ LEAST_OVERLAP_S = 1.0
 
 # A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
 # that are far apart, correlation.
-_COPY = 2.4, 0.72, 0.1, 0.7
+_COPY = 2.4, 0.72, 0.06, 0.7
+# Above such a mean difference it is looked at whether another pitch explains it better.
+_DOUBTFUL_DB = 1.2
 # Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
 _SHORT_COPY = 1.8, 0.84, 0.045, 0.92
@@ -48,8 +50,6 @@ _SPARE_SHARE = 0.2
 _WINDOW_NEAR = 0.6
 _WINDOW_COPY = 0.85
 _LEAST_WINDOWS = 3
-# Aligned so well, two are at the same pitch.
-_WELL_TUNED = 0.85
 # Of pitch.
 _SEMITONE = 2 ** (1 / 12)
 
@@ -199,7 +199,9 @@ def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
     if found.correlation >= _LEAST_COPY_ALIGNED:
         copy = compare(a, b, found)
         if copy is not None and _is_copy(copy):
-            return _describe(a, b, copy)
+            sure = not may_be_near or copy.difference_db < _DOUBTFUL_DB
+            if sure or _retuned(a, b, found).ratio == found.ratio:
+                return _describe(a, b, copy)
     if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
         return None
     agreement = compare(a, b, _retuned(a, b, found), near=True)
@@ -211,8 +213,6 @@ def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
     # The same tempo at another pitch, or the same pitch at another tempo.
     best = found
-    if found.correlation > _WELL_TUNED:
-        return best
     for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
         other = align(a, b, found.lag, found.speed, ratio)
         if other is not None and other.correlation > best.correlation + 0.02:
