@@ -208,7 +208,7 @@ class Planter:
             make.add("overlap-20s", following, length - 20, len(samples) / RATE)
         mono = base.mean(axis=1)
         mixed = add_noise(mono, np.resize(speech, len(mono)), 6.0)
-        make.near("speech-6db", mixed, length)
+        make.near("voice-6db", mixed, length)
         for percent in (1, 5, -5):
             speed = 1 + percent / 100
             make.near(f"speed{percent:+d}%", change_speed(mono, speed), length, speed)
@@ -251,7 +251,10 @@ class _Maker:
     ) -> None:
         path = self._folder / f"{self._number:05d}-{variant}{suffix}"
         if not path.exists():
-            write(path, samples)
+            # Whole or not at all, as a run that is ended may be taken up.
+            unfinished = path.with_name(f"unfinished-{path.name}")
+            write(unfinished, samples)
+            unfinished.replace(path)
         self.plants.append(Plant(str(path), self._source, variant, start, end, **how))
 
     def near(self, variant: str, mono: np.ndarray, length: float, speed: float = 1.0) -> None:

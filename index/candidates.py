@@ -35,7 +35,7 @@ _LEAST_FOR_SPEED = 8
 _LEAST_VOTE = 0.1
 # Votes that a pair needs when its shorter recording has at most so many windows: a single window
 # must be very similar, and of many, a few must lie on a line.
-_LEAST_VOTES = ((2, 0.38), (4, 0.5), (np.inf, 0.8))
+_LEAST_VOTES = ((2, 0.38), (4, 0.5), (np.inf, 1.0))
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096

@@ -7,14 +7,13 @@ out, and so is what lies so far below the loudest that codecs drop it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 
-from encoders.features import hz_to_mel, mel_to_hz
-from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND, SKETCH_SPEC, decibels
+from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
+from index.sound import LEAST_FRAMES, MOST_FRAMES, Sound
 
 CLOSE_DB = 3.0
 """Cells that differ by less than this agree."""
@@ -22,9 +21,6 @@ CLOSE_DB = 3.0
 FAR_DB = 6.0
 """Cells that differ by more than this hold other sound: codecs do not go so far."""
 
-# What lies this far below the loudest cell of the file, or of the frame, is not compared.
-_FILE_RANGE_DB = 60.0
-_FRAME_RANGE_DB = 40.0
 # Differences count up to this: one click must not outweigh a second of agreement.
 _MOST_DB = 12.0
 # Frames of a are aligned in so many chunks of this length, spread evenly.
@@ -37,17 +33,12 @@ _SPEED_REACH = 0.012
 _LEAST_FOR_SPEED = round(4 * FRAMES_PER_SECOND)
 # What another speed must add to the correlation.
 _DRIFT_COST = 0.02
-_LEAST_FRAMES = 4
 # Frames with fewer sounding cells than this weigh less.
 _FEW_CELLS = 6
-# Frames that are looked at, at most: those of 20 minutes.
-_MOST_FRAMES = round(20 * 60 * FRAMES_PER_SECOND)
 # Gain is taken from cells this far above the floor: below, codecs add and drop sound.
 _LOUD_DB = 10.0
 # Of them, so many at most.
 _MOST_FOR_GAIN = 20_000
-# A band of a constant tone changes by less than this (standard deviation).
-_CONSTANT_DB = 1.0
 # Where the mean difference is above this, a frame speaks against a copy.
 _COPY_DB = 4.0
 # Where the correlation around a frame is below this, it speaks against the same recording under
@@ -92,7 +83,7 @@ class Agreement:
         Mean difference of the cells in it.
     share : float
         Cells that differ by less than ``CLOSE_DB``.
-    added : float
+    far : float
         Cells that differ by more than ``FAR_DB``.
     torn : float
         Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
@@ -108,7 +99,7 @@ class Agreement:
     end: int
     difference_db: float
     share: float
-    added: float
+    far: float
     torn: float
     correlation: float
     gain_db: float
@@ -117,83 +108,6 @@ class Agreement:
     def frames(self) -> int:
         """Length of the stretch."""
         return self.end - self.start
-
-
-class Sound:
-    """A sketch, ready to be compared.
-
-    Parameters
-    ----------
-    sketch : np.ndarray [shape=(n_frames, n_mels), dtype=uint8]
-
-    Attributes
-    ----------
-    floor : np.ndarray [shape=(n_frames,), dtype=float32]
-        Level below which nothing of a frame is compared, dB.
-    first, last : int
-        Frames that hold sound: from the first to one past the last.
-    top : int
-        Bands up to the highest that holds sound.
-    """
-
-    def __init__(self, sketch: np.ndarray) -> None:
-        self._sketch = sketch
-        peaks = decibels(sketch.max(axis=1))
-        peak = float(peaks.max())
-        self.floor = np.maximum(peak - _FILE_RANGE_DB, peaks - _FRAME_RANGE_DB)
-        heard = np.flatnonzero(peaks > peak - _FILE_RANGE_DB + 10)
-        self.first, self.last = int(heard[0]), int(heard[-1]) + 1
-        some = heard[:: 1 + len(heard) // _MOST_FRAMES]
-        loud = decibels(np.percentile(sketch[some], 95, axis=0)) > peak - _FILE_RANGE_DB
-        self.top = int(np.flatnonzero(loud)[-1]) + 1
-
-    def __len__(self) -> int:
-        return len(self._sketch)
-
-    @property
-    def frames(self) -> int:
-        """Length without silence before and after."""
-        return self.last - self.first
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory that it takes."""
-        return self._sketch.nbytes + self.floor.nbytes
-
-    def levels(self, places: np.ndarray, ratio: float = 1.0) -> np.ndarray:
-        """Levels at some times, between frames too, clamped to the floor.
-
-        Parameters
-        ----------
-        places : np.ndarray [shape=(n,)]
-            In frames; those outside stand for the first or last frame.
-        ratio : float
-            At this many times the frequencies.
-
-        Returns
-        -------
-        db : np.ndarray [shape=(n, n_mels), dtype=float32]
-        """
-        places = np.clip(places, 0, len(self) - 1)
-        before = places.astype(int)
-        frames = self._frames(before)
-        part = (places - before).astype(np.float32)[:, None]
-        if part.any():
-            frames += part * (self._frames(np.minimum(before + 1, len(self) - 1)) - frames)
-        return frames if ratio == 1.0 else frames @ _warp(round(ratio, 4))
-
-    def _frames(self, numbers: np.ndarray) -> np.ndarray:
-        return np.maximum(decibels(self._sketch[numbers]), self.floor[numbers, None])
-
-    @functools.cached_property
-    def is_constant(self) -> bool:
-        """Whether nothing ever changes, as in a test tone."""
-        inside = np.arange(self.first + EDGE_FRAMES, self.last - EDGE_FRAMES)
-        inside = inside[:: 1 + len(inside) // _MOST_FRAMES]
-        if len(inside) < _LEAST_FRAMES:
-            return False
-        above = self._frames(inside) - self.floor[inside, None]
-        return float(above.std(axis=0).max()) < _CONSTANT_DB
 
 
 def align(
@@ -222,7 +136,7 @@ def align(
     """
     begin = max(a.first, int(np.ceil((b.first - lag) / speed)) - reach)
     end = min(a.last, int((b.last - lag) / speed) + reach)
-    if end - begin < _LEAST_FRAMES:
+    if end - begin < LEAST_FRAMES:
         return None
     length = min(_CHUNK_FRAMES, end - begin)
     n = min(_CHUNKS, -(-(end - begin) // length))
@@ -293,7 +207,7 @@ def best_lag(a: Sound, b: Sound) -> float | None:
     lag : float
         Frame of b at the first frame of a; None for recordings of more than 20 minutes.
     """
-    if max(len(a), len(b)) > _MOST_FRAMES:
+    if max(len(a), len(b)) > MOST_FRAMES:
         return None
     levels = [s.levels(np.arange(s.first, s.last)) for s in (a, b)]
     levels = [db - db.mean(axis=0) for db in levels]
@@ -333,10 +247,10 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     begin = max(a.first, EDGE_FRAMES, int(np.ceil((max(b.first, EDGE_FRAMES) - lag) / speed)))
     last_b = min(b.last, len(b) - EDGE_FRAMES) - 1
     end = min(a.last, len(a) - EDGE_FRAMES, int((last_b - lag) / speed) + 1)
-    if end - begin < _LEAST_FRAMES:
+    if end - begin < LEAST_FRAMES:
         return None
     # Of hours, not every frame, so that memory is bounded.
-    step = 1 + (end - begin) // _MOST_FRAMES
+    step = 1 + (end - begin) // MOST_FRAMES
     frames = np.arange(begin, end, step)
     places = lag + speed * frames
     top = min(a.top, b.top)
@@ -358,7 +272,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     else:
         speaks = 1 - (away * heard).sum(axis=1) / np.maximum(n_cells, 1) / _COPY_DB
     start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
-    if stop - start < min(len(frames), _LEAST_FRAMES):
+    if stop - start < min(len(frames), LEAST_FRAMES):
         return None
     cells = heard[start:stop]
     away, difference = away[start:stop][cells], difference[start:stop][cells]
@@ -370,28 +284,11 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         end=min(end, begin + stop * step),
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
-        added=float((away > FAR_DB).mean()),
+        far=float((away > FAR_DB).mean()),
         torn=float(min((difference > FAR_DB).mean(), (difference < -FAR_DB).mean())),
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _warp(ratio: float) -> np.ndarray:
-    # Takes each band from where it is at another pitch [shape=(n_mels, n_mels)].
-    spec = SKETCH_SPEC
-    low, high = (float(hz_to_mel(f)) for f in (spec.fmin, spec.fmax))
-    centres = np.linspace(low, high, spec.n_mels + 2)[1:-1]
-    step = centres[1] - centres[0]
-    bands = (hz_to_mel(ratio * mel_to_hz(centres)) - centres[0]) / step
-    bands = np.clip(bands, 0, spec.n_mels - 1)
-    below = np.minimum(bands.astype(int), spec.n_mels - 2)
-    matrix = np.zeros((spec.n_mels, spec.n_mels), np.float32)
-    columns = np.arange(spec.n_mels)
-    matrix[below, columns] = 1 - (bands - below)
-    matrix[below + 1, columns] = bands - below
-    return matrix
 
 
 def _fluctuation(db: np.ndarray) -> np.ndarray:

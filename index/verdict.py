@@ -8,20 +8,29 @@ from collections.abc import Iterable
 import numpy as np
 
 from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
-from index.compare import Agreement, Alignment, Sound, align, best_lag, best_stretch, compare
+from index.compare import Agreement, Alignment, align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
+from index.sound import Sound
 
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
 
-# A copy, whatever codec it went through.
-_COPY_DIFFERENCE_DB = 2.4
-_COPY_SHARE = 0.72
-_COPY_CORRELATION = 0.7
-_COPY_ADDED = 0.042
+# A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
+# that are far apart, correlation.
+_COPY = 2.4, 0.72, 0.06, 0.7
+# Above such a mean difference it is looked at whether another pitch explains it better.
+_DOUBTFUL_DB = 1.2
+# Of a short one there is less to go by, and hits of one drum come close.
+_SHORT_S = 3.0
+_SHORT_COPY = 1.8, 0.84, 0.045, 0.92
+# Of the cells far apart, those in which only the one or only the other is louder.
+_COPY_ADDED = 0.038
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.7
 _LEAST_NEAR_ALIGNED = 0.25
+# Recordings that have nothing to do with each other correlate less; seen so often, it is enough.
+_UNRELATED = 0.15
+_MOST_UNRELATED = 2
 # The same recording under noise, at another speed or pitch: seconds, share of the shorter file.
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
@@ -29,6 +38,9 @@ _NEAR_CORRELATION = 0.4
 # The same words in another take move alike for some seconds, but either is louder here and there;
 # what is mixed in is only ever added.
 _NEAR_TORN = 0.11
+# And for some seconds a drum moves like another.
+_NEAR_LONG_S = 10.0
+_NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
@@ -38,8 +50,6 @@ _SPARE_SHARE = 0.2
 _WINDOW_NEAR = 0.6
 _WINDOW_COPY = 0.85
 _LEAST_WINDOWS = 3
-# Aligned so well, two are at the same pitch.
-_WELL_TUNED = 0.85
 # Of pitch.
 _SEMITONE = 2 ** (1 / 12)
 
@@ -93,16 +103,21 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
     if abs(a.frames - b.frames) < FRAMES_PER_SECOND:
         # They may well begin together, whatever repeats itself in them.
         proposals = [((b.first - a.first) / FRAMES_PER_SECOND, 1.0), *proposals]
+    n_unrelated = 0
     for lag, speed in proposals:
-        verdict = _judge(a, b, lag * FRAMES_PER_SECOND, speed)
+        found = align(a, b, lag * FRAMES_PER_SECOND, speed, ratio=speed)
+        verdict = None if found is None else _judge(a, b, found)
         if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
             best = verdict
-        if best is not None and best.kind == DuplicateKind.SAME_AUDIO:
+        n_unrelated += found is not None and found.correlation < _UNRELATED
+        is_same = best is not None and best.kind == DuplicateKind.SAME_AUDIO
+        if is_same or n_unrelated == _MOST_UNRELATED:
             break
     if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
         # Another repetition would look like that: is there a place that fits as a copy does?
         anywhere = best_lag(a, b)
-        verdict = None if anywhere is None else _judge(a, b, anywhere, 1.0)
+        found = None if anywhere is None else align(a, b, anywhere)
+        verdict = None if found is None else _judge(a, b, found)
         if verdict is not None and _rank(verdict) > _rank(best):
             best = verdict
     return best
@@ -179,15 +194,14 @@ def judge_windows(
     return best
 
 
-def _judge(a: Sound, b: Sound, lag: float, speed: float) -> Verdict | None:
-    found = align(a, b, lag, speed, ratio=speed)
-    if found is None:
-        return None
+def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
     may_be_near = min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
     if found.correlation >= _LEAST_COPY_ALIGNED:
         copy = compare(a, b, found)
         if copy is not None and _is_copy(copy):
-            return _describe(a, b, copy)
+            sure = not may_be_near or copy.difference_db < _DOUBTFUL_DB
+            if sure or _retuned(a, b, found).ratio == found.ratio:
+                return _describe(a, b, copy)
     if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
         return None
     agreement = compare(a, b, _retuned(a, b, found), near=True)
@@ -199,8 +213,6 @@ def _judge(a: Sound, b: Sound, lag: float, speed: float) -> Verdict | None:
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
     # The same tempo at another pitch, or the same pitch at another tempo.
     best = found
-    if found.correlation > _WELL_TUNED:
-        return best
     for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
         other = align(a, b, found.lag, found.speed, ratio)
         if other is not None and other.correlation > best.correlation + 0.02:
@@ -209,11 +221,14 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 
 
 def _is_copy(agreement: Agreement) -> bool:
+    short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
+    difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
     return (
-        agreement.difference_db <= _COPY_DIFFERENCE_DB
-        and agreement.share >= _COPY_SHARE
-        and agreement.added <= _COPY_ADDED
-        and agreement.correlation >= _COPY_CORRELATION
+        agreement.difference_db <= difference_db
+        and agreement.share >= share
+        and agreement.far <= far
+        and agreement.correlation >= correlation
+        and agreement.far - 2 * agreement.torn <= _COPY_ADDED
     )
 
 
@@ -221,6 +236,10 @@ def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
         and agreement.torn <= _NEAR_TORN
+        and (
+            agreement.share >= _NEAR_BRIEF_SHARE
+            or agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
+        )
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoders.sketch import SKETCH_SPEC
-from index.compare import Sound
+from index.sound import Sound
 from index.storage import write_atomically
 
 SHARD_SKETCHES = 64

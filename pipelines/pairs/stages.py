@@ -23,9 +23,9 @@ from encoders.errors import AudioError
 from encoders.sketch import SKETCH_SPEC, sketch
 from index.candidates import Side, propose_pairs
 from index.catalog import Catalog
-from index.compare import Sound
 from index.contents import Contents
 from index.search import FingerprintIndex
+from index.sound import Sound
 from index.storage import write_atomically
 from index.verdict import Verdict, judge, judge_windows
 from pipelines.inputs import open_input
