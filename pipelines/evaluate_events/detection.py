@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from encoders.audio import load_audio
+from encoders.bundle import load_bundle
 from encoders.corpus import Item
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
@@ -19,7 +21,7 @@ from index.event_detector import CLIP, EventDetector
 from index.event_learning import learn
 from index.event_model import EventModel
 from index.event_regions import find_regions
-from index.label_files import Labelled, read_csv, resolve_labels
+from index.label_files import BACKGROUND, read_csv, read_labels, resolve_labels
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.detection_metrics import (
     DetectionFigures,
@@ -34,6 +36,7 @@ from pipelines.ingest import IngestOptions, ingest
 
 N_CLASSES = 15
 N_TRAIN, N_TEST = 300, 100
+N_OTHERS = 1000
 
 _TEMPLATES_PER_CLASS = 8
 _THRESHOLDS = np.linspace(0.05, 0.95, 37)
@@ -163,14 +166,21 @@ def confusion(truth: Events, found: Events, classes: Sequence[str]) -> np.ndarra
 def _learn(
     context: Context, items: Sequence[Item], classes: Sequence[str], train: Sequence[Soundscape]
 ) -> EventModel:
-    # From the sounds alone, and from the same sounds in ambience.
-    options = context.options
+    # From the sounds alone, from the same sounds in ambience, and against other sounds.
+    options, bundles = context.options, context.options.bundles
     folder = train[0].path.parent
-    labels = folder.parent / "labels.csv"
+    labels, sounds = folder.parent / "labels.csv", folder.parent / "sounds.csv"
     write_labels(train, labels)
-    bundles = options.bundles
-    sounds = context.catalog("train").path.with_suffix(".csv")
-    catalog_dir = sounds.with_name(f"{sounds.stem}-soundscapes")
+    events = [i for i in items if i.role == "event" and i.split == "train" and i.label]
+    others = [item for item in events if item.label not in classes]
+    drawn = np.random.default_rng(options.seed).permutation(len(others))[:N_OTHERS]
+    with sounds.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["uri", "label"])
+        out.writerows([i.path.absolute(), i.label] for i in events if i.label in classes)
+        out.writerows([others[i].path.absolute(), BACKGROUND] for i in drawn)
+    key = load_bundle(bundles.event, bundles.precision).sha256[:12]
+    catalog_dir = folder.parent / f"catalog-{key}-{bundles.precision}"
     ingest(
         [str(sounds), str(folder)], catalog_dir,
         IngestOptions(
@@ -180,14 +190,9 @@ def _learn(
     )  # fmt: skip
     catalog = Catalog.open(catalog_dir)
     index = ColumnIndex.open(catalog, "event")
-    seconds = index.recordings["seconds"].to_pylist()
-    whole = [
-        Labelled(number, 0.0, seconds[number], dict(pairs)["label"], True)
-        for number, pairs in enumerate(index.recordings["labels"].to_pylist())
-        if dict(pairs or ()).get("label") in classes
-    ]
-    stretches = resolve_labels(read_csv(labels), index.recordings, classes)
-    return learn(index, catalog.config.spec, [*whole, *stretches], catalog_dir / "events" / "made")
+    written = [*read_labels("manifest", index.recordings), *read_csv(labels)]
+    resolved = resolve_labels(written, index.recordings, classes)
+    return learn(index, catalog.config.spec, resolved, catalog_dir / "events" / "default")
 
 
 def _templates(
