@@ -144,10 +144,12 @@ def fit_heads(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
     inputs = np.concatenate([vectors, np.ones((n, 1))], axis=1).astype(np.float32)
     positive, negative = targets == 1, targets == 0
     # Both sides weigh the same in every class, whatever their numbers.
-    weights = (
-        positive * (0.5 / np.maximum(positive.sum(axis=0), 1))
-        + negative * (0.5 / np.maximum(negative.sum(axis=0), 1))
-    ).astype(np.float32)
+    weights = positive * (0.5 / np.maximum(positive.sum(axis=0), 1)) + negative * (
+        0.5 / np.maximum(negative.sum(axis=0), 1)
+    )
+    # What somebody has said that it is not weighs as much as what it is.
+    weights = np.where(_refuted(targets), 0.5 / np.maximum(positive.sum(axis=0), 1), weights)
+    weights = weights.astype(np.float32)
     weights[:, ~positive.any(axis=0)] = 0.0
     signs = np.where(positive, 1.0, -1.0).astype(np.float32)
     ridge = np.full(dim + 1, _RIDGE)
@@ -198,9 +200,15 @@ def _examples_of(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> n
     return np.unique(data.examples[mine])
 
 
+def _refuted(targets: np.ndarray) -> np.ndarray:
+    # A judgement is about one class only, and says nothing of the others.
+    refuted: np.ndarray = (targets == 0) & (targets < 0).any(axis=1, keepdims=True)
+    return refuted
+
+
 def _count_refuted(data: TrainingSet) -> np.ndarray:
     # Recordings with a stretch that was judged not to be of a class, for each class.
-    judged = (data.targets == 0) & (data.targets < 0).any(axis=1, keepdims=True)
+    judged = _refuted(data.targets)
     return np.array([len(np.unique(data.recordings[judged[:, c]])) for c in _all(data)])
 
 
