@@ -39,8 +39,8 @@ from index.storage import TEMPORARY, publish, sync_folder, temporary_name, write
 
 Progress = Callable[[int, int], None]
 
-# Kinds of sound are broad: a quarter of the lists that fingerprints need find the same regions.
-_PROBED_SHARE = 4
+# Kinds of sound are broad: an eighth of the lists that fingerprints need find the same regions.
+_PROBED_SHARE = 8
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,15 +63,11 @@ def evaluate_detection(context: Context) -> Part:
     EarmarkError
         If scaper, sed_eval or sed_scores_eval is missing, or there are too few sounds.
     """
-    try:
-        import scaper  # noqa: F401
-        import sed_eval  # noqa: F401
-        import sed_scores_eval  # noqa: F401
-    except ImportError as error:
+    if missing := missing_libraries():
         raise EarmarkError(
-            f"the part detection needs {error.name}: pip install 'earmark[evaluate]' (scaper also "
-            "needs SoX: apt-get install sox), or leave it out with --parts"
-        ) from None
+            f"the part detection needs {', '.join(missing)}: pip install 'earmark[evaluate]', and "
+            "SoX for scaper (apt-get install sox libsox-dev); or leave it out with --parts"
+        )
     options, items = context.options, context.items
     classes = best_covered(items, options.split)
     made = {
@@ -115,6 +113,13 @@ def evaluate_detection(context: Context) -> Part:
         },
         [picture],
     )
+
+
+def missing_libraries() -> list[str]:
+    """What this part needs and is not installed."""
+    needed = ("scaper", "sed_eval", "sed_scores_eval")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return missing + ([] if shutil.which("sox") else ["the program sox"])
 
 
 def best_covered(items: Sequence[Item], split: str, n: int = N_CLASSES) -> list[str]:
