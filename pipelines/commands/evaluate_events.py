@@ -64,7 +64,7 @@ def events(
 
     Ingests the labelled events of the corpus, and works on the stored columns. Retrieval: every
     event as a query over the events of all other sources. Few-shot: labels from 1, 5 and 20
-    examples of each.
+    examples of each. Detection: onsets and offsets in made soundscapes, beside template matching.
 
     \b
     Examples:

@@ -189,8 +189,8 @@ def _learn(
     ingest(
         [str(sounds), str(folder)], catalog_dir,
         IngestOptions(
-            bundles.fingerprint, bundles.vae, f"event={bundles.event}", bundles.precision,
-            build_index=False,
+            fingerprint=bundles.fingerprint, vae=bundles.vae,
+            encoders=f"event={bundles.event}", precision=bundles.precision, build_index=False,
         ),
     )  # fmt: skip
     catalog = Catalog.open(catalog_dir)
