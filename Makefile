@@ -18,7 +18,7 @@ demo: $(VENV)/.core  ## Ingest the demo tracks, degrade a clip, identify it
 
 test: $(VENV)/.test  ## Run the tests
 	@echo "Running the tests ..."
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.check  ## Lint, formatting and types
 	@echo "Checking lint, formatting and types ..."

@@ -1,20 +1,13 @@
 """Parquet to FAISS: the fingerprints of a catalog as one index generation.
 
-A generation is a folder::
-
-    index.json         what it is: encoder, FAISS factory string, sizes
-    rows.parquet       index.schema.ROWS: which rows belong to which recording
-    vectors.npy        every fingerprint, float16, memory-mapped: alignments are rescored with it
-    fingerprint.faiss  the index that is searched
-
-Row numbers are those of ``vectors.npy``; the windows of a recording follow each other.
+Row numbers are those of the row store, ``vectors.f16``; the windows of a recording follow each
+other. ``index.generation`` says what a generation consists of, ``index.policy`` which kind of index
+it is, ``index.update`` how it follows the catalog without being built again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,113 +17,186 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from encoders.errors import CatalogError, EarmarkError
 from encoders.features import SILENCE_DB
+from index import policy
 from index.catalog import Catalog
+from index.generation import (
+    TRAINED,
+    VECTORS,
+    GenerationInfo,
+    Segment,
+    VectorWriter,
+    map_vectors,
+    write_info,
+)
+from index.lists import write_lists
+from index.nearest import open_nearest, sounding
+from index.policy import IndexKind
 from index.schema import ROWS
-
-FLAT_LIMIT = 20_000
-"""Up to this many windows (3 hours) every vector is compared; above, inverted lists are: at 12
-hours they find as much of noisy queries as comparing everything does, in a twentieth of the time
-(docs/experiments.md)."""
+from index.verify import recall_against_exact, require_recall
 
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]
+"""``progress(what is being done, done, in all)``."""
 
 
-@dataclasses.dataclass(frozen=True)
-class GenerationInfo:
-    """What ``index.json`` says."""
-
-    encoder_sha256: str
-    factory: str
-    nprobe: int
-    n_rows: int
-    n_recordings: int
-    dim: int
-
-
-def index_factory(n_rows: int) -> tuple[str, int]:
-    """The FAISS factory string for a size, and how many inverted lists to probe.
-
-    >>> index_factory(5_000)
-    ('Flat', 0)
-    >>> index_factory(1_000_000)
-    ('IVF2048,SQ8', 128)
-    """
-    if n_rows <= FLAT_LIMIT:
-        return "Flat", 0
-    n_lists = 2 ** round(math.log2(2 * math.sqrt(n_rows)))
-    return f"IVF{n_lists},SQ8", n_lists // 16
-
-
-def build_index(catalog: Catalog, progress: Progress | None = None) -> GenerationInfo:
+def build_index(
+    catalog: Catalog, progress: Progress | None = None, factory: str | None = None
+) -> GenerationInfo:
     """Build the index of all current recordings and publish it as the live generation.
 
-    Call it under ``catalog.writer_lock()``. Memory is bounded by the size of the FAISS index.
+    Call it under ``catalog.writer_lock()``. Memory is bounded by the size of the FAISS index, and
+    the training sample: 64 vectors for each inverted list.
 
     Parameters
     ----------
     catalog : Catalog
     progress : callable, optional
-        ``progress(windows done, windows in all)``.
+    factory : str, optional
+        FAISS factory string, see :func:`index.policy.from_factory`; it is kept when the catalog
+        grows. [default: chosen by size]
+
+    Raises
+    ------
+    CatalogError
+        If a part of the catalog is damaged, or the finished index finds too little; the live
+        generation stays.
     """
+    chosen = policy.from_factory(factory) if factory is not None else None
     recordings = catalog.indexed_recordings()
-    counts = recordings["n_windows"].to_numpy()
-    n_rows, dim = int(counts.sum()), catalog.config.fingerprint.dim
-    factory, nprobe = index_factory(n_rows)
-    info = GenerationInfo(
-        catalog.config.fingerprint.sha256, factory, nprobe, n_rows, recordings.num_rows, dim
-    )
+    dim = catalog.config.fingerprint.dim
+    rows = row_table(recordings)
+    n_rows = int(rows["n_rows"].to_numpy().sum())
     with catalog.new_generation() as folder:
-        pq.write_table(_row_table(recordings, counts), folder / "rows.parquet")
-        vectors = _write_vectors(catalog, folder / "vectors.npy", n_rows, dim, progress)
-        faiss.write_index(_fill(vectors, factory), str(folder / "fingerprint.faiss"))
-        (folder / "index.json").write_text(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
+        with VectorWriter(folder, dim) as writer:
+            n_sounding = copy_fingerprints(catalog, writer, n_rows, progress)
+        kind = chosen or policy.choose(n_sounding)
+        info = GenerationInfo(
+            encoder_sha256=catalog.config.fingerprint.sha256,
+            kind=kind,
+            by_size=factory is None,
+            dim=dim,
+            n_rows=n_rows,
+            n_recordings=recordings.num_rows,
+            n_vectors=writer.n_vectors,
+            n_sounding=n_sounding,
+            n_at_build=n_sounding,
+            recall=1.0,
+            row_tables=("rows-1.parquet",),
+            segments=(),
+            files={VECTORS: writer.stretches},
+        )
+        pq.write_table(rows, folder / info.row_tables[0], compression="zstd")
+        vectors, every_row = map_vectors(folder, info), np.arange(n_rows)
+        if not kind.is_flat:
+            index = _train(vectors, n_sounding, kind, progress)
+            faiss.write_index(index, str(folder / TRAINED))
+            add_rows(index, vectors, every_row, progress)
+            segment = write_segment(folder, "lists-1.bin", index, n_rows)
+            info = dataclasses.replace(info, segments=(segment,))
+        recall = recall_against_exact(
+            open_nearest(folder, info, vectors, every_row), vectors, every_row
+        )
+        info = dataclasses.replace(info, recall=require_recall(recall, kind.factory))
+        write_info(folder, info)
     return info
 
 
-def _row_table(recordings: pa.Table, counts: np.ndarray) -> pa.Table:
+def row_table(recordings: pa.Table, first_row: int = 0) -> pa.Table:
+    """``index.schema.ROWS`` of recordings whose windows stand in that order from a row on.
+
+    Parameters
+    ----------
+    recordings : pa.Table
+        As :meth:`Catalog.indexed_recordings` gives them.
+    first_row : int
+    """
+    counts = recordings["n_windows"].to_numpy()
     columns: dict[str, Any] = {
         "recording_id": recordings["recording_id"],
         "uri": recordings["uri"],
         "seconds": recordings["seconds"],
-        "first_row": np.cumsum(counts) - counts,
+        "first_row": first_row + np.cumsum(counts) - counts,
         "n_rows": counts,
         "labels": recordings["labels"],
     }
     return pa.table(columns, schema=ROWS)
 
 
-def _write_vectors(
-    catalog: Catalog, path: Path, n_rows: int, dim: int, progress: Progress | None
-) -> np.ndarray:
-    if n_rows == 0:
-        empty = np.empty((0, dim), np.float16)
-        np.save(path, empty)
-        return empty
-    vectors = np.lib.format.open_memmap(path, "w+", np.float16, (n_rows, dim))
-    row = 0
-    for batch in catalog.iter_windows(["fingerprint", "peak_db"]):
-        fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(-1, dim).copy()
+def copy_fingerprints(
+    catalog: Catalog,
+    writer: VectorWriter,
+    n_rows: int,
+    progress: Progress | None,
+    recording_ids: pa.Array | None = None,
+) -> int:
+    """Append the fingerprints of a catalog, or of some recordings of it, to a row store.
+
+    Returns
+    -------
+    n_sounding : int
+        Windows that are not silence.
+    """
+    n_sounding, begin = 0, writer.n_vectors
+    columns = ["fingerprint", "peak_db"]
+    for batch in catalog.iter_windows(columns, recording_ids=recording_ids):
+        fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
         # A zero vector is near nothing: silence is never what was found.
         fingerprints[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
-        vectors[row : row + len(fingerprints)] = fingerprints
-        row += len(fingerprints)
+        writer.append(fingerprints)
+        n_sounding += int(fingerprints.any(axis=1).sum())
         if progress:
-            progress(row, n_rows)
-    vectors.flush()
-    return vectors
+            progress("Reading windows", writer.n_vectors - begin, n_rows)
+    if writer.n_vectors - begin != n_rows:
+        raise CatalogError(
+            f"{catalog.path} is damaged: {writer.n_vectors - begin:,} windows where its recordings "
+            f"have {n_rows:,}"
+        )
+    return n_sounding
 
 
-def _fill(vectors: np.ndarray, factory: str) -> Any:
-    n_rows, dim = vectors.shape
-    index: Any = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        n_sample = min(n_rows, _TRAINING_VECTORS_PER_LIST * index.nlist)
-        sample = np.random.default_rng(0).choice(n_rows, n_sample, replace=False)
-        index.train(vectors[np.sort(sample)].astype(np.float32))
-    for start in range(0, n_rows, _CHUNK):
-        index.add(vectors[start : start + _CHUNK].astype(np.float32))
+def add_rows(
+    index: Any, vectors: np.ndarray, rows: np.ndarray, progress: Progress | None = None
+) -> None:
+    """Add rows of a row store to a trained index in memory, under their numbers."""
+    for start in range(0, len(rows), _CHUNK):
+        chosen, fingerprints = sounding(vectors, rows[start : start + _CHUNK])
+        if len(chosen):
+            index.add_with_ids(fingerprints, chosen)
+        if progress:
+            progress("Indexing windows", min(start + _CHUNK, len(rows)), len(rows))
+
+
+def write_segment(folder: Path, name: str, index: Any, end_row: int) -> Segment:
+    """Write the lists of an index in memory."""
+    with (folder / name).open("xb") as file:
+        write_lists(index, file)
+    return Segment(name, end_row, index.ntotal)
+
+
+def _train(vectors: np.ndarray, n_sounding: int, kind: IndexKind, progress: Progress | None) -> Any:
+    try:
+        index: Any = faiss.index_factory(vectors.shape[1], kind.factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        # FAISS says first where in its source it was.
+        reason = str(error).splitlines()[0].split(": ", 1)[-1]
+        raise EarmarkError(f"FAISS knows no index {kind.factory!r} ({reason})") from None
+    if n_sounding < index.nlist:
+        raise EarmarkError(
+            f"{kind.factory} needs at least {index.nlist:,} windows that are not silent, and there "
+            f"are {n_sounding:,}"
+        )
+    n_sample = min(len(vectors), _TRAINING_VECTORS_PER_LIST * index.nlist)
+    # In a catalog of little but silence the sample may lack sound.
+    n_sample = len(vectors) if 2 * n_sounding < len(vectors) else n_sample
+    chosen = np.random.default_rng(0).choice(len(vectors), n_sample, replace=False)
+    _, sample = sounding(vectors, np.sort(chosen))
+    if progress:
+        progress("Training on windows", 0, len(sample))
+    index.train(sample[: _TRAINING_VECTORS_PER_LIST * index.nlist])
+    if progress:
+        progress("Training on windows", len(sample), len(sample))
     return index

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,18 +34,19 @@ from index.schema import FORMAT_VERSION, RECORDINGS, Status
 from index.storage import (
     TEMPORARY,
     PartWriter,
-    publish,
-    sync_folder,
-    temporary_name,
+    live_generation,
+    publish_generation,
     write_atomically,
-    write_error,
 )
 from index.windows import join_spans, read_spans
 
 _META = "catalog.json"
 _LOCK = ".lock"
-_CURRENT = "CURRENT"
 _FOLDERS = ("recordings", "windows", "index")
+
+_PARQUET = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 class Catalog:
@@ -236,7 +236,10 @@ class Catalog:
         )
 
     def iter_windows(
-        self, columns: Sequence[str], batch_size: int = 4096
+        self,
+        columns: Sequence[str],
+        batch_size: int = 4096,
+        recording_ids: pa.Array | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """The windows of :meth:`indexed_recordings`, in its order; each recording's in time order.
 
@@ -246,24 +249,51 @@ class Catalog:
             Of ``config.windows_schema``.
         batch_size : int
             Rows in memory at a time, and at most in a batch.
+        recording_ids : pa.Array, optional
+            Only windows of these recordings.
 
         Raises
         ------
         CatalogError
             If a part is missing or damaged.
         """
-        for part, spans in self.window_spans():
+        for part, spans in self.window_spans(recording_ids):
             path = self.path / "windows" / part
             yield from read_spans(path, spans, columns, batch_size, self.config.windows_schema)
 
-    def window_spans(self) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-        """Parts, and the spans of rows in them that hold :meth:`indexed_recordings`."""
+    def window_spans(
+        self, recording_ids: pa.Array | None = None
+    ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """Parts, and the spans of rows in them that hold :meth:`indexed_recordings`.
+
+        Parameters
+        ----------
+        recording_ids : pa.Array, optional
+            Only of these recordings.
+        """
         chosen = self._read_indexed()
+        if recording_ids is not None:
+            chosen = chosen.filter(pc.is_in(chosen["recording_id"], recording_ids))
         names, part_of_row = self.parts(), chosen["part"].to_numpy()
         first, n = chosen["first_window"].to_numpy(), chosen["n_windows"].to_numpy()
         for part in np.unique(part_of_row):
             mine = part_of_row == part
             yield names[part], join_spans(first[mine], first[mine] + n[mine])
+
+    def check_part(self, name: str) -> None:
+        """Read all of a part.
+
+        Raises
+        ------
+        CatalogError
+            If either half of it is missing or damaged.
+        """
+        rows = self._read_recordings(RECORDINGS.names, [name])
+        n_windows = sum(rows["n_windows"].to_pylist())
+        path = self.path / "windows" / name
+        columns = self.config.windows_schema.names
+        for _ in read_spans(path, [(0, n_windows)], columns, 4096, self.config.windows_schema):
+            pass
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).
@@ -275,7 +305,7 @@ class Catalog:
                 "current", pa.array([], pa.bool_())
             )
         try:
-            dataset = ds.dataset(files, RECORDINGS, "parquet", filesystem=pa.fs.LocalFileSystem())
+            dataset = ds.dataset(files, RECORDINGS, _PARQUET, filesystem=pa.fs.LocalFileSystem())
             table = dataset.to_table([*columns, "__filename"])
         except (pa.ArrowInvalid, OSError) as error:
             raise CatalogError(f"{self.path / 'recordings'} is damaged: {error}") from None
@@ -317,46 +347,19 @@ class Catalog:
 
     def current_generation(self) -> Path | None:
         """Folder of the live index, if there is one."""
-        try:
-            name = (self.path / "index" / _CURRENT).read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, UnicodeDecodeError):
-            return None
-        folder = self.path / "index" / name
-        return folder if name and folder.is_dir() else None
+        return live_generation(self.path / "index")
 
     def index_is_current(self) -> bool:
         """Whether the live index was built from the parts there are now."""
         generation = self.current_generation()
         return generation is not None and generation.name.endswith(f"-{self.content_key}")
 
-    @contextlib.contextmanager
-    def new_generation(self) -> Iterator[Path]:
+    def new_generation(self) -> contextlib.AbstractContextManager[Path]:
         """A folder to build an index in, published on leaving. Only under :meth:`writer_lock`.
 
         The generation before stays, for readers that have just opened it; older ones go.
         """
-        root = self.path / "index"
-        previous = self.current_generation()
-        published = sorted(p for p in root.glob("[0-9]*-*") if p.is_dir())
-        number = 1 + (int(published[-1].name.split("-")[0]) if published else 0)
-        final = root / f"{number:06d}-{self.content_key}"
-        building = temporary_name(final)
-        building.mkdir(parents=True)
-        try:
-            yield building
-            for file in building.iterdir():
-                _sync_file(file)
-            sync_folder(building)
-            publish(building, final)
-            with write_atomically(root / _CURRENT) as current:
-                current.write(f"{final.name}\n".encode())
-        except OSError as error:
-            raise write_error(root, error) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        for folder in published:
-            if folder != previous:
-                shutil.rmtree(folder, ignore_errors=True)
+        return publish_generation(self.path / "index", self.content_key)
 
 
 def run_prefix(run: int) -> str:
@@ -392,8 +395,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -30,17 +30,17 @@ import pyarrow.parquet as pq
 from encoders.bundle import unit_vectors
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB
-from index.build import index_factory
 from index.catalog import Catalog
 from index.columns import find_column, iter_embeddings, stored_columns
 from index.config import EncoderInfo
+from index.policy import FLAT_LIMIT, count_lists
 from index.schema import ROWS
 from index.storage import TEMPORARY, publish, sync_folder, temporary_name, write_error
 
 Progress = Callable[[int, int], None]
 
-# Kinds of sound are broad: an eighth of the lists that fingerprints need find the same regions.
-_PROBED_SHARE = 8
+# Kinds of sound are broad: one list in 128 finds the same regions as more do.
+_PROBED_SHARE = 128
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
 
@@ -249,7 +249,8 @@ def _build(
     recordings = catalog.indexed_recordings()
     counts = recordings["n_windows"].to_numpy()
     n_rows = int(counts.sum())
-    factory, nprobe = index_factory(n_rows)
+    n_lists = count_lists(n_rows) if n_rows > FLAT_LIMIT else 0
+    factory = f"IVF{n_lists},SQ8" if n_lists else "Flat"
     root = folder.parent
     try:
         root.mkdir(exist_ok=True)
@@ -264,7 +265,7 @@ def _build(
             )
             faiss.write_index(_fill(vectors, factory), str(building / "column.faiss"))
             info = ColumnInfo(
-                column, encoder, factory, max(1, nprobe // _PROBED_SHARE) if nprobe else 0,
+                column, encoder, factory, max(1, n_lists // _PROBED_SHARE) if n_lists else 0,
                 n_rows, recordings.num_rows, scaling,
             )  # fmt: skip
             (building / "index.json").write_text(json.dumps(info.to_dict(), indent=2) + "\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Any
 
 import pyarrow as pa
 
@@ -97,12 +98,38 @@ ROWS = pa.schema(
 """The row table of one index generation."""
 
 
+MATCHES = pa.schema(
+    [
+        # The query, as given.
+        pa.field("query", pa.string(), nullable=False),
+        # From 1, best first; 0 is the only row of a query without a match.
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("reference", pa.string()),
+        pa.field("recording_id", pa.string()),
+        pa.field("query_start_s", pa.float64()),
+        pa.field("query_end_s", pa.float64()),
+        pa.field("reference_start_s", pa.float64()),
+        pa.field("reference_end_s", pa.float64()),
+        pa.field("score", pa.float64()),
+        pa.field("speed", pa.float64()),
+        pa.field("alternatives", pa.list_(pa.float64())),
+        pa.field("query_seconds", pa.float64()),
+        # Of the query, as in RECORDINGS.
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+"""The result of a bulk match: the fields of :class:`Match`, and what became of the query."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
     """A stretch of a query found in a recording. Times in seconds.
 
     ``rank`` counts from 1, best first. A query without any match is one ``Match`` with rank 0
-    and ``reference`` None, so that every query gives at least one line.
+    and ``reference`` None, so that every query gives at least one line. ``alternatives`` are
+    other starts in the same recording where it sounds the same: the repeats of a loop.
     """
 
     query: str
@@ -115,10 +142,125 @@ class Match:
     reference_end_s: float | None = None
     score: float | None = None
     speed: float | None = None
+    alternatives: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, str | int | float | None]:
+    def to_dict(self) -> dict[str, Any]:
         """The JSON-lines contract, in its order."""
         return dataclasses.asdict(self)
+
+
+class DuplicateKind(str, enum.Enum):
+    """How two files are the same sound; the first that applies.
+
+    ``IDENTICAL``: the same bytes. ``SAME_AUDIO``: the same recording from end to end, whatever
+    the container, codec, rate, channels, gain, and silence before and after. ``EXCERPT``: one lies
+    inside the other. ``OVERLAP``: they share a stretch. ``NEAR``: the same recording under noise or
+    other sound, or at another speed or pitch.
+    """
+
+    IDENTICAL = "identical"
+    SAME_AUDIO = "same-audio"
+    EXCERPT = "excerpt"
+    OVERLAP = "overlap"
+    NEAR = "near"
+
+
+PAIRS = pa.schema(
+    [
+        # Sorted: a < b, pairs by (a, b). Between two groups a is of the first and b of the second,
+        # and a == b says that the file is in both.
+        pa.field("a", pa.string(), nullable=False),
+        pa.field("b", pa.string(), nullable=False),
+        pa.field("a_id", pa.string(), nullable=False),
+        pa.field("b_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        # The stretch that they share.
+        pa.field("a_start_s", pa.float64(), nullable=False),
+        pa.field("a_end_s", pa.float64(), nullable=False),
+        pa.field("b_start_s", pa.float64(), nullable=False),
+        pa.field("b_end_s", pa.float64(), nullable=False),
+        # Seconds of b that pass in a second of a.
+        pa.field("speed", pa.float64(), nullable=False),
+        # Share of the shorter file that the stretch is.
+        pa.field("coverage", pa.float64(), nullable=False),
+        # The evidence, in a sentence for a person.
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Pairs of duplicates. Of n files with the same bytes the first stands for the others: n - 1 pairs
+``identical``, and no other pair names the others; between two groups, every file that is in a
+pair is named in at least one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicatePair:
+    """One line of :data:`PAIRS`. Times in seconds."""
+
+    a: str
+    b: str
+    a_id: str
+    b_id: str
+    kind: DuplicateKind
+    score: float
+    a_start_s: float
+    a_end_s: float
+    b_start_s: float
+    b_end_s: float
+    speed: float
+    coverage: float
+    reason: str
+
+    def to_dict(self) -> dict[str, str | float]:
+        """A row of :data:`PAIRS`."""
+        return {**dataclasses.asdict(self), "kind": self.kind.value}
+
+
+class UnpairedClass(str, enum.Enum):
+    """Why a file is not compared with others."""
+
+    SILENT = "silent"
+    CONSTANT_TONE = "constant tone"
+    FAILED = "failed"
+
+
+UNPAIRED = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Files that are compared with no other but by their bytes, sorted by uri."""
+
+CLUSTERS = pa.schema(
+    [
+        # A hash of the members: the same in every run that finds the same cluster.
+        pa.field("cluster_id", pa.string(), nullable=False),
+        # Sorted uris.
+        pa.field("members", pa.list_(pa.string()), nullable=False),
+        pa.field("keep", pa.string(), nullable=False),
+        # What the other members take.
+        pa.field("seconds_won", pa.float64(), nullable=False),
+        pa.field("bytes_won", pa.int64(), nullable=False),
+    ]
+)
+"""Clusters of copies, those with most to win first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicateCluster:
+    """One line of :data:`CLUSTERS`."""
+
+    cluster_id: str
+    members: tuple[str, ...]
+    keep: str
+    seconds_won: float
+    bytes_won: int
+
+    def to_dict(self) -> dict[str, str | float | list[str]]:
+        """The JSON-lines contract, in its order."""
+        return {**dataclasses.asdict(self), "members": list(self.members)}
 
 
 @dataclasses.dataclass(frozen=True)

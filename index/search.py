@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import faiss
 import numpy as np
-import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
-from index.build import GenerationInfo
 from index.catalog import Catalog
+from index.generation import (
+    check_files,
+    damaged,
+    live_rows,
+    map_vectors,
+    read_info,
+    read_rows,
+)
+from index.nearest import open_nearest
 
 
 class FingerprintIndex:
@@ -20,37 +25,23 @@ class FingerprintIndex:
     Attributes
     ----------
     info : GenerationInfo
-    vectors : np.ndarray [shape=(n_rows, dim), dtype=float16]
-        Memory-mapped fingerprints, in row order; zero where the recording is silent.
+    vectors : np.ndarray [shape=(n_vectors, dim), dtype=float16]
+        Memory-mapped fingerprints, in row order; zero where the recording is silent. Rows of
+        recordings that have been removed are of none of the recordings below.
     first_rows, n_rows : np.ndarray [shape=(n_recordings,)]
-        Where the windows of each recording stand.
+        Where the windows of each recording stand, in increasing order.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.info = read_info(folder)
+        check_files(folder, self.info)
+        self._rows = read_rows(folder, self.info)
         try:
-            meta = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            self.info = GenerationInfo(**meta)
-            self._rows = pq.read_table(folder / "rows.parquet")
-            mapped = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-            # The same memory as a plain array: slices of a memmap cost ten times as much.
-            self.vectors = np.asarray(mapped)
-            self._faiss = faiss.read_index(
-                str(folder / "fingerprint.faiss"), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
-            )
-        except (OSError, EOFError, ValueError, TypeError, RuntimeError) as error:
-            raise CatalogError(
-                f"the index in {folder} is damaged ({error}); build it again with "
-                f"'earmark index {folder.parent.parent}'"
-            ) from None
-        n_rows = sum(self._rows["n_rows"].to_pylist())
-        if not self._faiss.ntotal == len(self.vectors) == n_rows == self.info.n_rows:
-            raise CatalogError(
-                f"the index in {folder} is damaged: its files differ in length; build it again "
-                f"with 'earmark index {folder.parent.parent}'"
-            )
-        if self.info.nprobe:
-            faiss.ParameterSpace().set_index_parameter(self._faiss, "nprobe", self.info.nprobe)
+            self.vectors = map_vectors(folder, self.info)
+            self._nearest = open_nearest(folder, self.info, self.vectors, live_rows(self._rows))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise damaged(folder, error) from None
         self.first_rows = self._rows["first_row"].to_numpy()
         self.n_rows = self._rows["n_rows"].to_numpy()
 
@@ -62,11 +53,17 @@ class FingerprintIndex:
             raise CatalogError(
                 f"{catalog.path} has no index yet: build it with 'earmark index {catalog.path}'"
             )
-        index = cls(folder)
+        try:
+            index = cls(folder)
+        except CatalogError:
+            # A writer may have published twice since, and removed that folder.
+            if catalog.current_generation() in (folder, None):
+                raise
+            return cls.open(catalog)
         if index.info.encoder_sha256 != catalog.config.fingerprint.sha256:
             raise CatalogError(
                 f"the index in {folder} was made by another encoder than the catalog; build it "
-                f"again with 'earmark index {catalog.path}'"
+                f"again with 'earmark index {catalog.path} --rebuild'"
             )
         return index
 
@@ -84,8 +81,7 @@ class FingerprintIndex:
             Best first. Row -1 where there are fewer than ``k``.
         """
         k = max(1, min(k, self.info.n_rows))
-        scores, rows = self._faiss.search(np.ascontiguousarray(queries, np.float32), k)
-        return scores, rows
+        return self._nearest.search(np.ascontiguousarray(queries, np.float32), k)
 
     def recording_of(self, rows: np.ndarray) -> np.ndarray:
         """Number of the recording that each row belongs to."""

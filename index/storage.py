@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all, and the writer of one part of a catalog."""
+"""Files and folders that appear whole or not at all; the writer of one part of a catalog."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from index.config import CatalogConfig
 
 TEMPORARY = ".tmp"
 """Suffix of unfinished files and folders; the next ingest removes them."""
+
+_CURRENT = "CURRENT"
 
 # Windows per Parquet row group: some megabytes, which is what a writer holds in memory.
 _ROWS_PER_GROUP = 4096
@@ -81,6 +84,57 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def live_generation(root: Path) -> Path | None:
+    """The folder in ``root`` that its file ``CURRENT`` names, if it is there."""
+    try:
+        name = (root / _CURRENT).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    folder = root / name
+    return folder if name and folder.is_dir() else None
+
+
+@contextlib.contextmanager
+def publish_generation(root: Path, key: str) -> Iterator[Path]:
+    """A folder to fill, which becomes the live one of ``root`` on leaving, or never exists.
+
+    The live one before stays; older ones go.
+
+    Parameters
+    ----------
+    root : Path
+    key : str
+        Ends the name of the new folder; a number begins it.
+
+    Raises
+    ------
+    CatalogError
+        If the disk is full or refuses.
+    """
+    previous = live_generation(root)
+    published = sorted(p for p in root.glob("[0-9]*-*") if p.is_dir())
+    number = 1 + (int(published[-1].name.split("-")[0]) if published else 0)
+    final = root / f"{number:06d}-{key}"
+    building = temporary_name(final)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        for path in building.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(building)
+        publish(building, final)
+        with write_atomically(root / _CURRENT) as current:
+            current.write(f"{final.name}\n".encode())
+    except OSError as error:
+        raise write_error(root, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for folder in published:
+        if folder != previous:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class RowsWriter:
     """Writes a Parquet file row group by row group; it has no name before :meth:`commit`.
 
@@ -100,7 +154,9 @@ class RowsWriter:
         self._temporary = temporary_name(folder / "part")
         try:
             self._file = self._temporary.open("xb")
-            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(
+                self._file, schema, compression="zstd", write_page_checksum=True
+            )
         except OSError as error:
             self._discard()
             raise write_error(folder, error) from error
@@ -217,4 +273,5 @@ class PartWriter:
         for writer in (*self._columns.values(), self._windows):
             writer.commit(name)
         with write_atomically(self._recordings / name) as file:
-            pq.write_table(recordings.cast(self._recordings_schema), file, compression="zstd")
+            table = recordings.cast(self._recordings_schema)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)

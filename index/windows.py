@@ -38,7 +38,7 @@ def read_spans(
         If the part is missing, damaged, or made with other settings.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.schema_arrow.metadata != schema.metadata:
                 raise CatalogError(f"{path} was made with other settings than its catalog")
             if spans[-1][1] > file.metadata.num_rows:

@@ -1,4 +1,7 @@
-"""The Beam pipeline of ingest: references to inputs in, one small status record per shard out."""
+"""The Beam pipeline of every job: references to shards in, a count of what is done out.
+
+What is done with a shard is a :class:`~pipelines.workers.Work`; audio and vectors never travel.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from encoders.errors import EarmarkError
 from pipelines.beam_options import quiet_logging
-from pipelines.columns import Gap, fill_gaps
-from pipelines.inputs import Input
 from pipelines.progress import RunState
-from pipelines.shard import Job, process_shards
+from pipelines.workers import Work, in_threads
 
 # Shards in one element when this process does all the work: enough to keep its threads busy.
 _SHARDS_PER_ELEMENT = 64
@@ -28,47 +29,26 @@ _SHARDS_PER_ELEMENT = 64
 # nothing under the token and counts for itself.
 _STATES: dict[str, RunState] = {}
 
-Shards = list[list[Input]]
-
 
 class ProcessShards(beam.DoFn):
-    """Shards in, (inputs, status rows) out.
+    """Lists of shards in, what is done of each list out.
 
     Flushes inside ``process``: some runners lose what ``finish_bundle`` emits.
     """
 
-    def __init__(self, job: Job, threads: int, token: str) -> None:
-        self._job = job
+    def __init__(self, work: Work, threads: int, token: str) -> None:
+        self._work = work
         self._threads = threads
         self._token = token
 
     def setup(self) -> None:
-        """Load the encoders."""
-        self._job.load_encoders()
+        """Load what the work needs."""
+        self._work.prepare()
 
-    def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
-        """Turn every shard into a part of the catalog."""
+    def process(self, shards: Sequence[Any]) -> Iterator[int]:
+        """Turn every shard into its output."""
         state = _STATES.get(self._token) or RunState()
-        n_rows = process_shards(shards, self._job, state, self._threads)
-        yield sum(map(len, shards)), sum(n_rows)
-
-
-class FillGaps(beam.DoFn):
-    """Gaps of further columns in, (gaps, gaps filled) out. As :class:`ProcessShards` otherwise."""
-
-    def __init__(self, job: Job, threads: int, token: str) -> None:
-        self._job = job
-        self._threads = threads
-        self._token = token
-
-    def setup(self) -> None:
-        """Load the encoders."""
-        self._job.load_encoders()
-
-    def process(self, gaps: list[Gap]) -> Iterator[tuple[int, int]]:
-        """Write every part that is missing."""
-        state = _STATES.get(self._token) or RunState()
-        yield len(gaps), sum(fill_gaps(gaps, self._job, state, self._threads))
+        yield sum(in_threads(lambda s: self._work.process(s, state), shards, state, self._threads))
 
 
 def runner_of(beam_args: Sequence[str]) -> str | None:
@@ -82,22 +62,30 @@ def runner_of(beam_args: Sequence[str]) -> str | None:
     runner: str | None = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
     if runner is not None and runner.rpartition(".")[2].lower() == "daskrunner":
         raise EarmarkError(
-            "the DaskRunner loses records, so ingest refuses it: use another runner, or none"
+            "the DaskRunner loses records, so earmark refuses it: use another runner, or none"
         )
     return runner
 
 
 def run_job(
-    shards: Shards, job: Job, state: RunState, threads: int, beam_args: Sequence[str]
+    shards: Sequence[Any],
+    work: Work,
+    n_expected: int,
+    state: RunState,
+    threads: int,
+    beam_args: Sequence[str],
 ) -> None:
-    """Run the pipeline of ingest to its end.
+    """Run the pipeline to its end.
 
     Returns early, without an error, when too many failures stopped it.
 
     Parameters
     ----------
-    shards : list of list of Input
-    job : Job
+    shards : sequence
+        What ``work`` takes one by one; small, and picklable.
+    work : Work
+    n_expected : int
+        What has to be done in all, as ``work`` counts it: its inputs, say.
     state : RunState
     threads : int
         Shards at a time in one worker.
@@ -107,33 +95,14 @@ def run_job(
     Raises
     ------
     EarmarkError
-        If the catalog cannot be written.
+        If the output cannot be written.
     KeyboardInterrupt
     """
-    _run(shards, ProcessShards, sum(map(len, shards)), job, state, threads, beam_args)
-
-
-def run_gaps(
-    gaps: Sequence[Gap], job: Job, state: RunState, threads: int, beam_args: Sequence[str]
-) -> None:
-    """Run the pipeline that adds columns to its end. Parameters as of :func:`run_job`."""
-    _run(list(gaps), FillGaps, len(gaps), job, state, threads, beam_args)
-
-
-def _run(
-    work: list[Any],
-    step: type[ProcessShards | FillGaps],
-    n_expected: int,
-    job: Job,
-    state: RunState,
-    threads: int,
-    beam_args: Sequence[str],
-) -> None:
     runner = runner_of(beam_args)
     token = uuid.uuid4().hex
     _STATES[token] = state
     per_element = _SHARDS_PER_ELEMENT if threads > 1 else 1
-    elements = [work[i : i + per_element] for i in range(0, len(work), per_element)]
+    elements = [shards[i : i + per_element] for i in range(0, len(shards), per_element)]
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
             pipeline = make_pipeline(runner, beam_args)
@@ -141,10 +110,9 @@ def _run(
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
-                | "Ingest" >> beam.ParDo(step(job, threads, token))
-                | "Rows" >> beam.Map(lambda status: status[1])
+                | "Process" >> beam.ParDo(ProcessShards(work, threads, token))
                 | "Count" >> beam.CombineGlobally(sum)
-                | "Check" >> beam.Map(_check_rows, n_expected)
+                | "Check" >> beam.Map(_check_done, n_expected)
             )
             pipeline.run().wait_until_finish()
     except BaseException:
@@ -174,9 +142,9 @@ def make_pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline
         raise EarmarkError(f"Beam cannot use the runner {runner}: {error}") from None
 
 
-def _check_rows(n_rows: int, n_expected: int) -> None:
-    if n_rows != n_expected:
-        raise RuntimeError(f"{n_expected} inputs gave {n_rows} status rows")
+def _check_done(n_done: int, n_expected: int) -> None:
+    if n_done != n_expected:
+        raise RuntimeError(f"only {n_done} of {n_expected} were done")
 
 
 @contextlib.contextmanager

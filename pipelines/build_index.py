@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
-from index.build import GenerationInfo, build_index
-from index.catalog import Catalog
+from index.build import Progress
 from pipelines.progress import task_display
 
 
-def build_with_progress(catalog: Catalog, log: TextIO | None = None) -> GenerationInfo:
-    """Build and publish the index of a catalog. Call it under ``catalog.writer_lock()``.
+@contextlib.contextmanager
+def index_display(log: TextIO | None = None) -> Iterator[Progress]:
+    """Show how far work on an index is, one step after the other.
 
     Parameters
     ----------
-    catalog : Catalog
     log : TextIO, optional
         Where progress is shown. [default: standard error]
+
+    Yields
+    ------
+    progress : callable
+        For :mod:`index.build` and :mod:`index.update`.
     """
-    with task_display("Indexing windows", log) as show:
-        return build_index(catalog, lambda done, n: show(done, n, {}))
+    with contextlib.ExitStack() as stack:
+        shown: str | None = None
+        show: Callable[[int, int, Mapping[str, float]], None]
+
+        def progress(step: str, done: int, total: int) -> None:
+            nonlocal shown, show
+            if step != shown:
+                stack.close()
+                shown, show = step, stack.enter_context(task_display(step, log))
+            show(done, total, {})
+
+        yield progress

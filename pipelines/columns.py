@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,28 +154,20 @@ def unread(catalog: Catalog, gaps: Sequence[Gap]) -> list[str]:
     return sorted(found)
 
 
-def fill_gaps(gaps: Sequence[Gap], job: Job, state: RunState, threads: int) -> list[int]:
-    """Fill several gaps, ``threads`` at a time.
+@dataclasses.dataclass(frozen=True)
+class FillGaps:
+    """Gaps, one by one: a :class:`~pipelines.workers.Work`."""
 
-    Returns
-    -------
-    n_parts : list of int
-        One for each gap.
-    """
-    encoders = job.load_encoders().columns
+    job: Job
 
-    def fill(gap: Gap) -> int:
-        try:
-            fill_gap(gap, job, encoders, state)
-            return 1
-        except BaseException as error:
-            state.abort(error)
-            raise
+    def prepare(self) -> None:
+        """Load the bundles, once per process."""
+        self.job.load_encoders()
 
-    if threads == 1 or len(gaps) == 1:
-        return [fill(gap) for gap in gaps]
-    with ThreadPoolExecutor(threads, thread_name_prefix="columns") as pool:
-        return list(pool.map(fill, gaps))
+    def process(self, gap: Gap, state: RunState) -> int:
+        """Write the columns of one part."""
+        fill_gap(gap, self.job, self.job.load_encoders().columns, state)
+        return 1
 
 
 def fill_gap(gap: Gap, job: Job, encoders: dict[str, Bundle], state: RunState) -> None:

@@ -20,6 +20,7 @@ from index.columns import add_columns
 from index.schema import Status
 from pipelines.beam_options import quiet_logging
 from pipelines.columns import (
+    FillGaps,
     choose_bundles,
     explain_columns,
     find_gaps,
@@ -244,11 +245,11 @@ def _fill(
     if not gaps:
         return
     with quiet_logging():
-        from pipelines.beam_job import run_gaps
+        from pipelines.beam_job import run_job
 
     state, threads = RunState(), _threads(options)
     with live_display(sum(gap.n_recordings for gap in gaps), state.counts, log):
-        run_gaps(gaps, job, state, threads, options.beam_args)
+        run_job(gaps, FillGaps(job), len(gaps), state, threads, options.beam_args)
     summary.n_gaps = len(gaps)
     summary.unread = unread(catalog, gaps)
 
@@ -320,7 +321,7 @@ def _run(
     counts = state.counts if embedded else _CatalogCounts(catalog, job.run)
     cpu, begin = time.process_time(), time.monotonic()
     with live_display(summary.n_todo, counts, log):
-        run_job(shards, job, state, threads, options.beam_args)
+        run_job(shards, job, summary.n_todo, state, threads, options.beam_args)
     summary.elapsed_s = time.monotonic() - begin
     summary.cpu_s = time.process_time() - cpu if embedded else None
     rows = catalog.run_recordings(job.run)
@@ -380,8 +381,10 @@ def _count(rows: pa.Table, summary: IngestSummary) -> None:
 
 
 def _build_index(catalog: Catalog, log: TextIO) -> float:
-    from pipelines.build_index import build_with_progress
+    from index.update import update_index
+    from pipelines.build_index import index_display
 
     begin = time.monotonic()
-    build_with_progress(catalog, log)
+    with index_display(log) as progress:
+        update_index(catalog, progress)
     return time.monotonic() - begin

@@ -1,4 +1,4 @@
-"""One shard of inputs to one part of the catalog: a plain function, which Beam only calls.
+"""One shard of inputs to one part of the output: a plain function, which Beam only calls.
 
 A shard runs in one thread, file by file, so that its memory is that of one file's decoder and a
 few megabytes of windows; several shards run at the same time.
@@ -12,7 +12,6 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +34,7 @@ _HASH_BLOCK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all shards of a run have in common.
+    """What all shards of an ingest have in common: its :class:`~pipelines.workers.Work`.
 
     Parameters
     ----------
@@ -61,6 +60,14 @@ class Job:
         """The bundles, loaded once per process."""
         precision = self.config.fingerprint.precision
         return load_encoders(self.fingerprint, self.vae, precision, self.columns)
+
+    def prepare(self) -> None:
+        """Load the bundles, once per process."""
+        self.load_encoders()
+
+    def process(self, shard: Sequence[Input], state: RunState) -> int:
+        """Turn a shard into a part of the catalog."""
+        return process_shard(shard, self, self.load_encoders(), state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,37 +110,6 @@ def load_encoders(
     for bundle in (encoders.vae, *encoders.columns.values()):
         bundle.check_spec(encoders.fingerprint.spec)
     return encoders
-
-
-def process_shards(
-    shards: Sequence[Sequence[Input]], job: Job, state: RunState, threads: int
-) -> list[int]:
-    """Process several shards, ``threads`` at a time.
-
-    Returns
-    -------
-    n_rows : list of int
-        Status rows of each shard: as many as it has inputs, unless the run was stopped.
-    """
-    encoders = job.load_encoders()
-
-    def process(shard: Sequence[Input]) -> int:
-        try:
-            return process_shard(shard, job, encoders, state)
-        except BaseException as error:
-            state.abort(error)
-            raise
-
-    if threads == 1:
-        return [process(shard) for shard in shards]
-    with ThreadPoolExecutor(threads, thread_name_prefix="shard") as pool:
-        futures = [pool.submit(process, shard) for shard in shards]
-        try:
-            return [future.result() for future in futures]
-        except BaseException as error:
-            state.abort(error)
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def process_shard(shard: Sequence[Input], job: Job, encoders: Encoders, state: RunState) -> int:

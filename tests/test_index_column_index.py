@@ -56,7 +56,7 @@ def test_it_is_built_once_and_again_when_the_catalog_changes(catalog: Catalog) -
 def test_inverted_lists_find_what_comparing_everything_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flat_limit: int
 ) -> None:
-    monkeypatch.setattr("index.build.FLAT_LIMIT", flat_limit)
+    monkeypatch.setattr("index.column_index.FLAT_LIMIT", flat_limit)
     rng = np.random.default_rng(2)
     kinds = rng.integers(0, 40, 3000).tolist()
     recordings = [

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from encoders.errors import CatalogError
 from pipelines.commands.output import format_bytes, format_option, print_facts, print_jsonl
 
 if TYPE_CHECKING:
@@ -61,23 +59,24 @@ def describe(catalog: Catalog) -> dict[str, Any]:
 
 
 def _describe_index(catalog: Catalog) -> dict[str, Any] | None:
-    from index.build import GenerationInfo
+    from index.generation import read_info
 
     generation = catalog.current_generation()
     if generation is None:
         return None
-    try:
-        content = json.loads((generation / "index.json").read_text(encoding="utf-8"))
-        GenerationInfo(**content)
-    except (OSError, ValueError, TypeError) as error:
-        raise CatalogError(
-            f"the index in {generation} is damaged ({error}); build it again with "
-            f"'earmark index {catalog.path}'"
-        ) from None
+    info = read_info(generation)
     return {
-        **content,
         "generation": generation.name,
+        "factory": info.factory,
+        "chosen": "by size" if info.by_size else "by hand",
+        "n_rows": info.n_rows,
+        "n_recordings": info.n_recordings,
+        "n_removed_rows": info.n_vectors - info.n_rows,
+        "segments": len(info.segments),
+        "recall": info.recall,
+        "bytes_per_window": info.bytes_per_window,
         "bytes": sum(p.stat().st_size for p in generation.iterdir()),
+        "encoder_sha256": info.encoder_sha256,
         "up_to_date": catalog.index_is_current(),
     }
 
@@ -92,12 +91,17 @@ def _in_words(facts: dict[str, Any]) -> dict[str, str]:
         "Recordings": f"{facts['recordings']:,} different, {format_hours(facts['seconds'])} in all",
         "Windows": f"{facts['windows']:,} in {facts['parts']:,} parts",
         "Size": format_bytes(facts["bytes"]),
-        "Index": "none; run 'earmark ingest' again to build it",
+        "Index": "none; run 'earmark index' to build it",
     }
     if index is not None:
-        state = "" if index["up_to_date"] else ", older than the catalog: run 'earmark ingest'"
-        kind = index["factory"]
-        words["Index"] = f"{kind}, {format_bytes(index['bytes'])}, {index['generation']}{state}"
+        state = "" if index["up_to_date"] else ", older than the catalog: run 'earmark index'"
+        words["Index"] = (
+            f"{index['factory']}, {format_bytes(index['bytes'])}, {index['generation']}{state}"
+        )
+        words["Search"] = (
+            f"{index['bytes_per_window']:.0f} bytes a window in {max(1, index['segments'])} "
+            f"pieces, finds {index['recall']:.0%} of what comparing everything does"
+        )
     for role, encoder in facts["encoders"].items():
         words[role.capitalize()] = (
             f"{encoder['name']} {encoder['sha256'][:12]}, {encoder['precision']}, "

@@ -1,0 +1,241 @@
+"""How well duplicates are found, and what that costs.
+
+Takes recordings from a corpus (``corpus.py fetch``), plants duplicates of every kind, ingests them
+and runs the job. Hard negatives come with the sources: other notes of an instrument, other hits of
+a drum kit, other prompts of a speaker. A reported pair of different sources is checked by an
+oracle of another kind, the cross-correlation of the waveforms, as a corpus has duplicates of its
+own. With --scale nothing is planted: files of the corpus as they are, more and more of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import csv
+import hashlib
+import json
+import random
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import _dedup_chromaprint as chromaprint
+import click
+import pyarrow.parquet as pq
+from _common import cache_option, earmark, json_option, report, run_measured
+from _dedup_scores import recall_by_variant, score_pairs
+from _planting import Plant, Planter, voices
+
+from encoders.errors import AudioError
+from index.cluster_metrics import bcubed, mixed_clusters
+from index.clusters import find_clusters
+from index.schema import DuplicateKind, DuplicatePair
+
+SHORT_S = (0.3, 5.0)
+_FIND = (
+    "import sys; from pathlib import Path; from pipelines.deduplicate import find_pairs; "
+    "find_pairs([Path(sys.argv[1])], Path(sys.argv[2]))"
+)
+
+
+def read_corpus(folder: Path, split: str | None) -> dict[str, list[tuple[Path, float]]]:
+    """Paths and seconds of every role."""
+    by_role: dict[str, list[tuple[Path, float]]] = defaultdict(list)
+    with (folder / "corpus.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if split in (None, row["split"]):
+                by_role[row["role"]].append((folder / row["path"], float(row["seconds"])))
+    return by_role
+
+
+def plant(
+    corpus: dict[str, list[tuple[Path, float]]], n_music: int, n_short: int, seconds: float,
+    folder: Path, seed: int,
+) -> tuple[list[Plant], list[Plant]]:  # fmt: skip
+    """Make the files of both sets; those that are there from a run before are kept."""
+    rng = random.Random(seed)
+    music = [path for path, length in corpus["music"] if length > 40]
+    brief = [
+        path
+        for role in ("event", "speech")
+        for path, length in corpus[role]
+        if SHORT_S[0] <= length <= SHORT_S[1]
+    ]
+    talk = [path for path, length in corpus["speech"] if 1 <= length <= 5][:100]
+    for paths in (music, brief):
+        rng.shuffle(paths)
+    speech = voices(talk, seconds + 15) if n_music else None
+    planter = Planter(folder)
+
+    def all_of(make: Callable[[int], list[Plant]], n: int) -> list[Plant]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [plant for plants in pool.map(make, range(n)) for plant in plants]
+
+    long = all_of(lambda i: planter.music(i, music[i], speech, seconds), min(n_music, len(music)))
+    first = 100_000
+    short = all_of(lambda i: planter.short(first + i, brief[i]), min(n_short, len(brief)))
+    return long, short
+
+
+def ingest(uris: Sequence[str], cache: Path) -> tuple[Path, dict[str, float]]:
+    """A catalog of files, and what it cost."""
+    key = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:12]
+    manifest, catalog = cache / f"{key}.jsonl", cache / f"catalog-{key}"
+    manifest.write_text("".join(json.dumps({"uri": uri}) + "\n" for uri in uris))
+    used = run_measured(earmark("ingest", manifest, "--catalog", catalog, "--format", "jsonl"))
+    summary = json.loads(used.output.splitlines()[-1])
+    hours = sum(pq.read_table(catalog / "recordings")["seconds_decoded"].to_pylist()) / 3600
+    return catalog, {"cpu_s": used.cpu_s, "hours": hours, "inputs": summary["n_inputs"]}
+
+
+def find(catalog: Path, out: Path) -> dict[str, Any]:
+    """Run the job as a process of its own; what it cost, and its pairs."""
+    for name in ("pairs.parquet", "unpaired.parquet"):
+        (out / name).unlink(missing_ok=True)
+    used = run_measured([sys.executable, "-c", _FIND, str(catalog), str(out)])
+    return {
+        "wall_s": used.wall_s,
+        "cpu_s": used.cpu_s,
+        "peak_mb": used.peak_rss_mb,
+        "pairs": pq.read_table(out / "pairs.parquet").to_pylist(),
+        "unpaired": pq.read_table(out / "unpaired.parquet").to_pylist(),
+    }
+
+
+def score_clusters(plants: Sequence[Plant], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """B-cubed of the clusters over copies of whole recordings."""
+    pairs = [DuplicatePair(**{**row, "kind": DuplicateKind(row["kind"])}) for row in rows]
+    found = find_clusters(pairs).of_uri()
+    whole = {
+        p.uri: p.source
+        for p in plants
+        if not p.is_near and not p.variant.startswith(("excerpt", "overlap"))
+    }
+    precision, recall = bcubed(whole, found)
+    return {
+        "files": len(whole),
+        "bcubed_precision": list(precision),
+        "bcubed_recall": list(recall),
+        "mixed": len(mixed_clusters(whole, found)),
+    }
+
+
+def shown(value: float | None, digits: int = 4) -> str:
+    """A figure of a table."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+@click.command(help=__doc__)
+@click.argument("corpus_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--split", default="dev", show_default=True, help="Of the corpus; 'all' for both.")
+@click.option("--music", "n_music", default=15, show_default=True, help="Pieces, 17 files each.")
+@click.option("--short", "n_short", default=150, show_default=True, help="Short, 8 files each.")
+@click.option("--seconds", default=30.0, show_default=True, help="Of each piece, at most.")
+@click.option("--seed", default=0, show_default=True, help="Chooses the sources.")
+@click.option("--scale", default="", help="Numbers of files, such as 3000,10000,30000.")
+@click.option("--chromaprint/--no-chromaprint", "peer", default=True, help="Run the peer as well.")
+@cache_option
+@json_option
+def main(
+    corpus_dir: Path, split: str, n_music: int, n_short: int, seconds: float, seed: int,
+    scale: str, peer: bool, cache: Path, json_path: Path | None,
+) -> None:  # fmt: skip
+    corpus = read_corpus(corpus_dir, None if split == "all" else split)
+    cache.mkdir(parents=True, exist_ok=True)
+    if scale:
+        measure_scale(corpus, [int(n) for n in scale.split(",")], seed, cache, json_path)
+        return
+    folder = cache / f"planted-{split}-{seconds:g}s-{seed}"
+    long, short = plant(corpus, n_music, n_short, seconds, folder, seed)
+    sets = {"music": long, "short": short}
+    everything = [p for plants in sets.values() for p in plants]
+    catalog, ingested = ingest([p.uri for p in everything], cache)
+    found = find(catalog, cache / f"pairs-{catalog.name}")
+    unpaired = {row["uri"] for row in found["unpaired"]}
+    result: dict[str, Any] = {
+        "files": {name: len(plants) for name, plants in sets.items()},
+        "ingest": ingested,
+        "job": {k: found[k] for k in ("wall_s", "cpu_s", "peak_mb")},
+        "unpaired": Counter(row["class"] for row in found["unpaired"]),
+        "clusters": score_clusters(everything, found["pairs"]),
+    }
+    lines = []
+    for name, plants in sets.items():
+        if not plants:
+            continue
+        scores, between = score_pairs(plants, found["pairs"], unpaired)
+        result[name] = {
+            "kinds": scores,
+            "variants": recall_by_variant(plants, found["pairs"]),
+            "natural": [f.row for f in between if f.is_natural],
+            "false": [f.row for f in between if not f.is_natural],
+        }
+        for kind, s in scores.items():
+            if s["pairs"]:
+                figures = [shown(s[k]) for k in ("precision", "recall", "recall_any_kind", "f1")]
+                times = [shown(s[k], 3) for k in ("time_error_median_s", "time_error_p95_s")]
+                counts = [f"{s[k]:,}" for k in ("pairs", "reported", "between_sources")]
+                lines.append([f"{name} {kind}", *counts, *figures, *times])
+        for variant, v in result[name]["variants"].items():
+            figures = [shown(v["right kind"]), shown(v["any kind"])]
+            lines.append([f"  {variant}", f"{v['n']:,}", "", "", "", *figures, "", "", ""])
+    if peer and sets["music"] and chromaprint.is_installed():
+        agreeing = chromaprint.agreement(sets["music"])
+        result["chromaprint"] = [
+            chromaprint.score(sets["music"], least, agreeing) for least in chromaprint.AGREEING_BITS
+        ]
+        for s in result["chromaprint"]:
+            lines.append([f"chromaprint {s['agreeing_bits']}", f"{s['pairs']:,}", "", "",
+                          shown(s["precision"]), "", "", "", "", ""])  # fmt: skip
+            for kind, recall in s["recall"].items():
+                lines.append([f"  {kind}", "", "", "", "", shown(recall), "", "", "", ""])
+    columns = ["", "pairs", "reported", "false between sources", "precision", "recall",
+               "in any kind", "F1", "time error s", "95 %"]  # fmt: skip
+    clusters = result["clusters"]
+    title = (
+        f"{len(everything):,} files, {ingested['hours']:.1f} h; job {found['cpu_s']:.0f} CPU s, "
+        f"peak {found['peak_mb']:.0f} MB; clusters of {clusters['files']:,} whole copies: B-cubed "
+        f"precision {clusters['bcubed_precision']}, recall {clusters['bcubed_recall']}, "
+        f"{clusters['mixed']} mixed"
+    )
+    report(title, columns, lines, result, json_path)
+
+
+def measure_scale(
+    corpus: dict[str, list[tuple[Path, float]]], sizes: list[int], seed: int, cache: Path,
+    json_path: Path | None,
+) -> None:  # fmt: skip
+    """Cost of the job on more and more files of the corpus as they are."""
+    files = sorted(str(path) for role in corpus.values() for path, _ in role if path.exists())
+    random.Random(seed).shuffle(files)
+    rows, lines = [], []
+    for size in sizes:
+        catalog, ingested = ingest(files[:size], cache)
+        found = find(catalog, cache / f"pairs-{catalog.name}")
+        n = ingested["inputs"]
+        row = {
+            "files": n,
+            "hours": ingested["hours"],
+            "ingest_cpu_s": ingested["cpu_s"],
+            **{k: found[k] for k in ("wall_s", "cpu_s", "peak_mb")},
+            "cpu_s_per_1000": 1000 * found["cpu_s"] / n,
+            "kinds": Counter(pair["kind"] for pair in found["pairs"]),
+        }
+        rows.append(row)
+        lines.append([f"{n:,}", f"{row['hours']:.1f}", f"{row['ingest_cpu_s']:.0f}",
+                      f"{row['cpu_s']:.0f}", f"{row['cpu_s_per_1000']:.1f}",
+                      f"{row['peak_mb']:.0f}", f"{len(found['pairs']):,}"])  # fmt: skip
+    columns = ["files", "hours", "ingest CPU s", "CPU s", "per 1,000 files", "peak MB", "pairs"]
+    report("Deduplication of a corpus as it is", columns, lines, {"scale": rows}, json_path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AudioError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,333 @@
+"""One generation of the index on disk: what it is made of, and whether it still is.
+
+::
+
+    index.json           GenerationInfo, with the size and sha256 of every other file and of itself
+    rows-<n>.parquet     index.schema.ROWS: which rows belong to which recording
+    vectors.f16          every fingerprint, float16, row after row, without a header
+    trained.faiss        the quantiser, without vectors; not for Flat
+    lists-<n>.bin        index.lists: the inverted lists of a stretch of the rows
+
+A generation shares with the one before, as hard links, the files that have not changed. Only
+``vectors.f16`` is ever written to again, behind the last row that anybody reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from encoders.errors import CatalogError
+from index.policy import IndexKind
+from index.schema import ROWS
+
+INFO = "index.json"
+VECTORS = "vectors.f16"
+TRAINED = "trained.faiss"
+
+_FORMAT = 2
+# Files up to this size are read whole when an index is opened.
+_CHECKED_ON_OPEN = 16 << 20
+_CHUNK = 8 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """Bytes of a file that were written at once: how many, and their sha256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """The inverted lists of the rows up to ``end_row``, from where the segment before ends.
+
+    ``n_vectors`` of them are in it: not silence, nor what was removed.
+    """
+
+    file: str
+    end_row: int
+    n_vectors: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationInfo:
+    """What ``index.json`` says.
+
+    Attributes
+    ----------
+    encoder_sha256 : str
+    kind : IndexKind
+    by_size : bool
+        Whether :mod:`index.policy` chose the kind, and not the user.
+    dim : int
+    n_rows, n_recordings : int
+        Windows and recordings that can be found.
+    n_vectors : int
+        Rows of ``vectors.f16``, those of removed recordings too.
+    n_sounding, n_at_build : int
+        Windows that are not silence: now, and when all of it was built.
+    recall : float
+        Share of the queries of the last check whose nearest fingerprint was found.
+    row_tables : tuple of str
+    segments : tuple of Segment
+    files : dict of (str, tuple of Stretch)
+    """
+
+    encoder_sha256: str
+    kind: IndexKind
+    by_size: bool
+    dim: int
+    n_rows: int
+    n_recordings: int
+    n_vectors: int
+    n_sounding: int
+    n_at_build: int
+    recall: float
+    row_tables: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    files: dict[str, tuple[Stretch, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def factory(self) -> str:
+        """FAISS factory string."""
+        return self.kind.factory
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        content = {"format_version": _FORMAT, **dataclasses.asdict(self)}
+        return {**content, "sha256": _sha256_of(content)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> GenerationInfo:
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If it is not.
+        """
+        content = dict(content)
+        version = content.get("format_version")
+        if version != _FORMAT:
+            raise ValueError(f"format {version}, not {_FORMAT}")
+        if content.pop("sha256") != _sha256_of(content):
+            raise ValueError("it has changed since it was written")
+        del content["format_version"]
+        content["kind"] = IndexKind(**content["kind"])
+        content["row_tables"] = tuple(content["row_tables"])
+        content["segments"] = tuple(Segment(**s) for s in content["segments"])
+        content["files"] = {
+            name: tuple(Stretch(**s) for s in stretches)
+            for name, stretches in content["files"].items()
+        }
+        return cls(**content)
+
+    @property
+    def bytes_per_window(self) -> float:
+        """Bytes that a search works on, for each window; the row store is not among them."""
+        names = [TRAINED, *(s.file for s in self.segments)] if self.segments else [VECTORS]
+        return sum(_n_bytes(self.files[name]) for name in names) / max(1, self.n_rows)
+
+
+def damaged(folder: Path, reason: object) -> CatalogError:
+    """The sentence for an index that cannot be used."""
+    return CatalogError(
+        f"the index in {folder} is damaged ({reason}); build it again with "
+        f"'earmark index {folder.parent.parent} --rebuild'"
+    )
+
+
+def read_info(folder: Path) -> GenerationInfo:
+    """Read ``index.json``.
+
+    Raises
+    ------
+    CatalogError
+        If it is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        return GenerationInfo.from_dict(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(folder, f"{INFO}: {error}") from None
+
+
+def write_info(folder: Path, info: GenerationInfo, known: GenerationInfo | None = None) -> None:
+    """Hash the files of a finished generation and write its ``index.json``.
+
+    Parameters
+    ----------
+    folder : Path
+    info : GenerationInfo
+        Its ``files`` need only hold those whose stretches are known.
+    known : GenerationInfo, optional
+        Of the generation before; a file of the same name is the same file.
+    """
+    files = dict(info.files)
+    for path in sorted(folder.iterdir()):
+        if path.name == INFO or path.name in files:
+            continue
+        if known is not None and path.name in known.files:
+            files[path.name] = known.files[path.name]
+        else:
+            with path.open("rb") as file:
+                files[path.name] = (_hash_stretch(file, path.stat().st_size),)
+    content = dataclasses.replace(info, files=files).to_dict()
+    (folder / INFO).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_files(folder: Path, info: GenerationInfo, everything: bool = False) -> None:
+    """Compare the files of a generation with what ``index.json`` says of them.
+
+    Parameters
+    ----------
+    folder : Path
+    info : GenerationInfo
+    everything : bool
+        Hash large files, too, and not only look at their sizes.
+
+    Raises
+    ------
+    CatalogError
+        Names the first file that is missing, too short or changed.
+    """
+    for name, stretches in info.files.items():
+        path, expected = folder / name, _n_bytes(stretches)
+        try:
+            n_bytes = path.stat().st_size
+            if n_bytes < expected:
+                raise damaged(folder, f"{name} holds {n_bytes:,} of {expected:,} bytes")
+            if not everything and expected > _CHECKED_ON_OPEN:
+                continue
+            with path.open("rb") as file:
+                for stretch in stretches:
+                    if _hash_stretch(file, stretch.bytes) != stretch:
+                        raise damaged(folder, f"{name} has changed since it was written")
+        except OSError as error:
+            raise damaged(folder, f"{name}: {error.strerror}") from None
+
+
+def map_vectors(folder: Path, info: GenerationInfo) -> np.ndarray:
+    """The row store [shape=(n_vectors, dim), dtype=float16], memory-mapped and read-only."""
+    shape = info.n_vectors, info.dim
+    if not info.n_vectors:
+        return np.empty(shape, np.float16)
+    # The same memory as a plain array: slices of a memmap cost ten times as much.
+    return np.asarray(np.memmap(folder / VECTORS, np.float16, "r", shape=shape))
+
+
+def read_rows(folder: Path, info: GenerationInfo) -> pa.Table:
+    """The row table.
+
+    Raises
+    ------
+    CatalogError
+        If it is damaged or does not fit the rest.
+    """
+    try:
+        tables = [pq.read_table(folder / name) for name in info.row_tables]
+        rows = pa.concat_tables(tables) if tables else ROWS.empty_table()
+        n_rows = int(rows["n_rows"].to_numpy().sum())
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise damaged(folder, error) from None
+    if n_rows != info.n_rows or rows.num_rows != info.n_recordings:
+        raise damaged(folder, "its files are of different generations")
+    return rows
+
+
+def live_rows(rows: pa.Table) -> np.ndarray:
+    """Numbers of all the rows of a row table, in its order [shape=(n_rows,), dtype=int64]."""
+    first, n = rows["first_row"].to_numpy(), rows["n_rows"].to_numpy()
+    return np.arange(n.sum()) + np.repeat(first - (np.cumsum(n) - n), n)
+
+
+def next_number(info: GenerationInfo) -> int:
+    """A number that no file of a generation bears in its name."""
+    numbers = re.findall(r"-(\d+)\.", " ".join(info.files))
+    return 1 + max(map(int, numbers), default=0)
+
+
+class VectorWriter:
+    """Appends fingerprints to ``vectors.f16``.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the new generation.
+    dim : int
+    known : GenerationInfo, optional
+        Of the one before, when its vectors stay; what a killed writer left behind them goes.
+    """
+
+    def __init__(self, folder: Path, dim: int, known: GenerationInfo | None = None) -> None:
+        self.n_vectors = known.n_vectors if known else 0
+        self.stretches = known.files[VECTORS] if known else ()
+        path, begin = folder / VECTORS, self.n_vectors * dim * 2
+        self._file: BinaryIO = path.open("r+b" if known else "xb")
+        if path.stat().st_size > begin:
+            self._file.truncate(begin)
+        self._hash, self._n_bytes = hashlib.sha256(), 0
+        # Many small stretches would make index.json long: the last one goes on.
+        if self.stretches and (last := self.stretches[-1]).bytes < _CHUNK:
+            self._file.seek(begin - last.bytes)
+            self._hash.update(self._file.read(last.bytes))
+            if self._hash.hexdigest() != last.sha256:
+                self._file.close()
+                raise damaged(folder, f"{VECTORS} has changed since it was written")
+            self.stretches, self._n_bytes = self.stretches[:-1], last.bytes
+        self._file.seek(begin)
+
+    def __enter__(self) -> VectorWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+        if self._n_bytes:
+            self.stretches += (Stretch(self._n_bytes, self._hash.hexdigest()),)
+
+    def append(self, fingerprints: np.ndarray) -> None:
+        """Add rows [shape=(n, dim)]."""
+        content = np.ascontiguousarray(fingerprints, np.float16).tobytes()
+        self._file.write(content)
+        self._hash.update(content)
+        self._n_bytes += len(content)
+        self.n_vectors += len(fingerprints)
+
+
+def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:
+    """Share files with another generation; they are copied where there are no hard links."""
+    for name in names:
+        try:
+            os.link(source / name, folder / name)
+        except OSError:
+            with (source / name).open("rb") as old, (folder / name).open("xb") as new:
+                while chunk := old.read(_CHUNK):
+                    new.write(chunk)
+
+
+def _hash_stretch(file: BinaryIO, n_bytes: int) -> Stretch:
+    digest, left = hashlib.sha256(), n_bytes
+    while left and (chunk := file.read(min(left, _CHUNK))):
+        digest.update(chunk)
+        left -= len(chunk)
+    return Stretch(n_bytes - left, digest.hexdigest())
+
+
+def _n_bytes(stretches: tuple[Stretch, ...]) -> int:
+    return sum(s.bytes for s in stretches)
+
+
+def _sha256_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

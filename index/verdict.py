@@ -1,0 +1,290 @@
+"""From what two sketches have in common to the kind of duplicate that they are, if they are one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
+from index.compare import Agreement, Alignment, Sound, align, best_lag, best_stretch, compare
+from index.schema import DuplicateKind
+
+LEAST_OVERLAP_S = 1.0
+"""A shorter stretch in common is not reported, unless one file is no longer than that."""
+
+# A copy, whatever codec it went through.
+_COPY_DIFFERENCE_DB = 2.4
+_COPY_SHARE = 0.72
+_COPY_CORRELATION = 0.7
+_COPY_ADDED = 0.042
+# Where chunks correlate less than this they are no copies, and not even near.
+_LEAST_COPY_ALIGNED = 0.7
+_LEAST_NEAR_ALIGNED = 0.25
+# The same recording under noise, at another speed or pitch: seconds, share of the shorter file.
+_NEAR_S = 3.0
+_NEAR_COVERAGE = 0.3
+_NEAR_CORRELATION = 0.4
+# The same words in another take move alike for some seconds, but either is louder here and there;
+# what is mixed in is only ever added.
+_NEAR_TORN = 0.11
+# Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
+_SPEED_FRAMES = 2.0
+# What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
+_SPARE_S = 0.5
+_SPARE_SHARE = 0.2
+# Without sketches: windows that agree at all, that are copies, and how many there must be.
+_WINDOW_NEAR = 0.6
+_WINDOW_COPY = 0.85
+_LEAST_WINDOWS = 3
+# Aligned so well, two are at the same pitch.
+_WELL_TUNED = 0.85
+# Of pitch.
+_SEMITONE = 2 ** (1 / 12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a pair is. Times in seconds.
+
+    Attributes
+    ----------
+    kind : DuplicateKind
+    score : float
+        Of a copy the geometric mean of the share of cells that agree and of the correlation, of
+        others the correlation alone, 0 to 1.
+    a_start_s, a_end_s, b_start_s, b_end_s : float
+        The stretch that agrees.
+    speed, coverage : float
+        As in :data:`index.schema.PAIRS`.
+    reason : str
+    """
+
+    kind: DuplicateKind
+    score: float
+    a_start_s: float
+    a_end_s: float
+    b_start_s: float
+    b_end_s: float
+    speed: float
+    coverage: float
+    reason: str
+
+
+def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdict | None:
+    """Decide about a pair.
+
+    Parameters
+    ----------
+    a, b : Sound
+    proposals : iterable of (lag, speed)
+        Seconds of b at the start of a, to within half a second, and seconds of b in one of a,
+        to within 1 %.
+
+    Returns
+    -------
+    verdict : Verdict or None
+        None if they are no duplicates.
+    """
+    if a.is_constant or b.is_constant:
+        return None
+    best: Verdict | None = None
+    if abs(a.frames - b.frames) < FRAMES_PER_SECOND:
+        # They may well begin together, whatever repeats itself in them.
+        proposals = [((b.first - a.first) / FRAMES_PER_SECOND, 1.0), *proposals]
+    for lag, speed in proposals:
+        verdict = _judge(a, b, lag * FRAMES_PER_SECOND, speed)
+        if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
+            best = verdict
+        if best is not None and best.kind == DuplicateKind.SAME_AUDIO:
+            break
+    if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
+        # Another repetition would look like that: is there a place that fits as a copy does?
+        anywhere = best_lag(a, b)
+        verdict = None if anywhere is None else _judge(a, b, anywhere, 1.0)
+        if verdict is not None and _rank(verdict) > _rank(best):
+            best = verdict
+    return best
+
+
+def _rank(verdict: Verdict) -> tuple[bool, float, float]:
+    # Of music that repeats itself, the place where most of it agrees.
+    return verdict.kind != DuplicateKind.NEAR, round(verdict.coverage, 1), verdict.score
+
+
+def judge_windows(
+    a: np.ndarray,
+    b: np.ndarray,
+    a_seconds: float,
+    b_seconds: float,
+    proposals: Iterable[tuple[float, float]],
+    hop_s: float,
+) -> Verdict | None:
+    """Decide about a pair whose files are gone, by the fingerprints that ingest kept of them.
+
+    Windows half a step apart are less alike than copies are, and times are those of windows: only
+    pairs of several windows that agree closely count.
+
+    Parameters
+    ----------
+    a, b : np.ndarray [shape=(n, dim), dtype=float32]
+        Fingerprints, zero where it is silent.
+    a_seconds, b_seconds : float
+    proposals : iterable of (lag, speed)
+        Windows of b at the start of a, and windows of b in one of a.
+    hop_s : float
+        Seconds from window to window.
+    """
+    best: Verdict | None = None
+    for lag, speed in proposals:
+        windows = np.arange(len(a))
+        places = np.rint(lag + speed * windows).astype(int)
+        inside = (places >= 0) & (places < len(b)) & a.any(axis=1)
+        inside[inside] &= b[places[inside]].any(axis=1)
+        similarity = np.zeros(len(a))
+        similarity[inside] = np.einsum("nd,nd->n", a[inside], b[places[inside]])
+        start, end = best_stretch(np.where(inside, similarity - _WINDOW_NEAR, 0.0))
+        met = inside[start:end]
+        if met.sum() < _LEAST_WINDOWS:
+            continue
+        score = float(similarity[start:end][met].mean())
+        length = (end - start) * hop_s
+        spare = a_seconds - length, b_seconds - length * speed
+        whole = [
+            left <= min(2 * hop_s + _SPARE_S, _SPARE_SHARE * seconds)
+            for left, seconds in zip(spare, (a_seconds, b_seconds), strict=True)
+        ]
+        kind = DuplicateKind.NEAR
+        if score >= _WINDOW_COPY and speed == 1.0:
+            kind = DuplicateKind.EXCERPT if any(whole) else DuplicateKind.OVERLAP
+            kind = DuplicateKind.SAME_AUDIO if all(whole) else kind
+        a_times = start * hop_s, min(a_seconds, (end + 1) * hop_s)
+        b_start = max(0.0, (lag + speed * start) * hop_s)
+        b_end = min(b_seconds, b_start + speed * (a_times[1] - a_times[0]))
+        verdict = Verdict(
+            kind=kind,
+            score=round(min(1.0, score), 4),
+            a_start_s=round(a_times[0], 3),
+            a_end_s=round(a_times[1], 3),
+            b_start_s=round(b_start, 3),
+            b_end_s=round(b_end, 3),
+            speed=round(speed, 4),
+            coverage=round(min(1.0, length / max(hop_s, min(a_seconds, b_seconds))), 4),
+            reason=f"a file could not be read again, so by fingerprints only: {met.sum()} windows "
+            f"over {_clock(a_times[0])}-{_clock(a_times[1])}, similarity {score:.3f}",
+        )
+        if best is None or _rank(verdict) > _rank(best):
+            best = verdict
+    return best
+
+
+def _judge(a: Sound, b: Sound, lag: float, speed: float) -> Verdict | None:
+    found = align(a, b, lag, speed, ratio=speed)
+    if found is None:
+        return None
+    may_be_near = min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
+    if found.correlation >= _LEAST_COPY_ALIGNED:
+        copy = compare(a, b, found)
+        if copy is not None and _is_copy(copy):
+            return _describe(a, b, copy)
+    if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
+        return None
+    agreement = compare(a, b, _retuned(a, b, found), near=True)
+    if agreement is None or not _is_near(a, b, agreement):
+        return None
+    return _describe(a, b, agreement, near=True)
+
+
+def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
+    # The same tempo at another pitch, or the same pitch at another tempo.
+    best = found
+    if found.correlation > _WELL_TUNED:
+        return best
+    for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
+        other = align(a, b, found.lag, found.speed, ratio)
+        if other is not None and other.correlation > best.correlation + 0.02:
+            best = other
+    return best
+
+
+def _is_copy(agreement: Agreement) -> bool:
+    return (
+        agreement.difference_db <= _COPY_DIFFERENCE_DB
+        and agreement.share >= _COPY_SHARE
+        and agreement.added <= _COPY_ADDED
+        and agreement.correlation >= _COPY_CORRELATION
+    )
+
+
+def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
+    return (
+        agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
+        and agreement.torn <= _NEAR_TORN
+        and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
+        and agreement.correlation >= _NEAR_CORRELATION
+    )
+
+
+def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> Verdict | None:
+    lag, speed = agreement.alignment.lag, agreement.alignment.speed
+    start, end = float(agreement.start), float(agreement.end)
+    # The frames at the ends of a file could not be compared: they go with their neighbours.
+    if start - max(a.first, (b.first - lag) / speed) <= EDGE_FRAMES + 1:
+        start = max(a.first, (b.first - lag) / speed)
+    if min(a.last, (b.last - lag) / speed) - end <= EDGE_FRAMES + 1:
+        end = min(a.last, (b.last - lag) / speed)
+    length = end - start
+    if abs(speed - 1) * length < _SPEED_FRAMES:
+        lag, speed = lag + (speed - 1) * (start + end) / 2, 1.0
+    spare = [a.frames - length, b.frames - length * speed]
+    whole = [
+        left <= min(_SPARE_S * FRAMES_PER_SECOND, _SPARE_SHARE * sound.frames)
+        for left, sound in zip(spare, (a, b), strict=True)
+    ]
+    if not any(whole) and length < LEAST_OVERLAP_S * FRAMES_PER_SECOND:
+        return None
+    if near or speed != 1.0 or agreement.alignment.ratio != 1.0:
+        kind = DuplicateKind.NEAR
+        if length < _NEAR_S * FRAMES_PER_SECOND:
+            return None
+    elif all(whole):
+        kind = DuplicateKind.SAME_AUDIO
+    else:
+        kind = DuplicateKind.EXCERPT if any(whole) else DuplicateKind.OVERLAP
+    a_times = start / FRAMES_PER_SECOND, end / FRAMES_PER_SECOND
+    b_times = tuple((lag + speed * f) / FRAMES_PER_SECOND for f in (start, end))
+    score = max(0.0, agreement.correlation)
+    if _is_copy(agreement):
+        score = (agreement.share * score) ** 0.5
+    return Verdict(
+        kind=kind,
+        score=round(min(1.0, score), 4),
+        a_start_s=round(max(0.0, a_times[0]), 3),
+        a_end_s=round(a_times[1], 3),
+        b_start_s=round(max(0.0, b_times[0]), 3),
+        b_end_s=round(b_times[1], 3),
+        speed=round(speed, 4),
+        coverage=round(min(1.0, max(length / a.frames, length * speed / b.frames)), 4),
+        reason=_reason(agreement, a_times, speed),
+    )
+
+
+def _reason(agreement: Agreement, times: tuple[float, float], speed: float) -> str:
+    parts = [
+        f"log-mel spectra agree over {_clock(times[0])}-{_clock(times[1])}",
+        f"differ by {agreement.difference_db:.1f} dB on average",
+        f"{100 * agreement.share:.0f} % of cells within 3 dB",
+        f"correlation {agreement.correlation:.3f}",
+    ]
+    if abs(agreement.gain_db) >= 0.5:
+        parts.append(f"gain {agreement.gain_db:+.1f} dB")
+    if speed != 1.0:
+        parts.append(f"speed {100 * (speed - 1):+.2f} %")
+    if abs(agreement.alignment.ratio - 1) > 0.002:
+        parts.append(f"pitch {100 * (agreement.alignment.ratio - 1):+.1f} %")
+    return ", ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{seconds % 60:05.2f}"

@@ -1,0 +1,1 @@
+"""What becomes of pairs of duplicates: clusters, lists, a report, and files put aside."""
