@@ -33,7 +33,12 @@ from pipelines.evaluate_events.detection_metrics import (
     measure_detection,
 )
 from pipelines.evaluate_events.parts import Context, Part
-from pipelines.evaluate_events.soundscapes import Soundscape, make_soundscapes, write_labels
+from pipelines.evaluate_events.soundscapes import (
+    Soundscape,
+    make_soundscapes,
+    merged,
+    write_labels,
+)
 from pipelines.ingest import IngestOptions, ingest
 
 N_CLASSES = 15
@@ -223,7 +228,7 @@ def _frames(soundscape: Soundscape, detector: EventDetector) -> np.ndarray:
 
 
 def _truth(soundscapes: Sequence[Soundscape]) -> dict[str, list[tuple[float, float, str]]]:
-    return {s.path.name: list(s.events) for s in soundscapes}
+    return {s.path.name: merged(s.events) for s in soundscapes}
 
 
 def _events(
