@@ -20,6 +20,7 @@ from index.event_model import EventModel
 from pipelines import detect_events
 from pipelines.cli import main
 from pipelines.ingest import IngestOptions, ingest
+from pipelines.progress import RunState
 
 KEYS = [
     "query", "rank", "reference", "recording_id", "onset_s", "offset_s", "label", "score",
@@ -166,32 +167,27 @@ def test_a_whole_catalog_in_every_format(
     assert not list((archive.catalog / "events").glob(".detected-*"))
 
 
-def test_parts_that_are_done_are_not_done_again(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_was_stopped_goes_on(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    catalog = Catalog.open(archive.catalog)
+    parts = list(detect_events.catalog_parts(Catalog.open(archive.catalog)))
+    assert len(parts) > 3
     model = archive.catalog / "events" / "default"
+    job = detect_events.DetectJob(str(archive.catalog), str(model), str(tmp_path), 0.3)
     done: list[str] = []
     detect = detect_events.detect_part
 
-    def interrupted(*arguments: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         done.append(arguments[2].name)
-        if len(done) == 3:
-            raise KeyboardInterrupt
         return detect(*arguments)
 
-    monkeypatch.setattr(detect_events, "detect_part", interrupted)
-    parts = list(detect_events.catalog_parts(catalog))
-    assert len(parts) > 3
-    out = archive.catalog / "events" / ".parts"
-    out.mkdir()
-    job = detect_events.DetectJob(str(archive.catalog), str(model), str(out), 0.3)
-    with pytest.raises(KeyboardInterrupt):
-        detect_events.process_parts(parts, job)
-    before = len(done)
-    detect_events.process_parts(parts, job)
-    assert len(done) < before + len(parts)
-    assert sorted(p.name for p in out.iterdir()) == sorted(part.name for part in parts)
+    monkeypatch.setattr(detect_events, "detect_part", counted)
+    for part in parts[:2]:
+        job.process(part, RunState())
+    for part in parts:
+        job.process(part, RunState())
+    assert done == [part.name for part in parts]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(done)
 
 
 def test_review_asks_and_learns(
