@@ -42,7 +42,7 @@ from pipelines.evaluate_events.soundscapes import (
 from pipelines.ingest import IngestOptions, ingest
 
 N_CLASSES = 15
-N_TRAIN, N_TEST = 300, 100
+N_TRAIN, N_TEST = 100, 60
 N_OTHERS = 1000
 
 _TEMPLATES_PER_CLASS = 8
