@@ -193,8 +193,7 @@ class Catalog:
 
     def part_writer(self) -> PartWriter:
         """Writer of a new part."""
-        config, columns = self.config, self.config.column_schemas
-        return PartWriter(self.path, config.windows_schema, config.recordings_schema, columns)
+        return PartWriter(self.path, self.config)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The current row of every input, sorted by uri.

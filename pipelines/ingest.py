@@ -45,9 +45,6 @@ class IngestOptions:
     ----------
     fingerprint, vae : str
         Encoder bundles: names of shipped ones, or folders.
-    encoders : str, optional
-        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
-        catalog has are always written; new ones are added to all of it.
     precision : str, optional
         ``"int8"`` or ``"float32"``. [default: that of the catalog, int8 for a new one]
     keep_mfcc : str, optional
@@ -68,11 +65,13 @@ class IngestOptions:
         Bring the index up to date afterwards.
     beam_args : tuple of str
         Options of Beam.
+    encoders : str, optional
+        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
+        catalog has are always written; new ones are added to all of it.
     """
 
     fingerprint: str = "fingerprint"
     vae: str = "vae"
-    encoders: str | None = None
     precision: str | None = None
     keep_mfcc: str | None = None
     max_failures: int | None = None
@@ -83,6 +82,7 @@ class IngestOptions:
     dry_run: bool = False
     build_index: bool = True
     beam_args: tuple[str, ...] = ()
+    encoders: str | None = None
 
 
 @dataclasses.dataclass
