@@ -3,9 +3,9 @@
 Takes an hour each of real vorbis and mp3 from FOLDER and measures, one after the other and several
 times over: decoding alone to mono 16 kHz in one thread; the whole ingest, listing and index
 included, with one thread and with one per core, and with the event encoder's column as well; and
-audfprint (PyPI audfprint2, plain defaults)
-where it is installed. What the same command costs on one second of audio, its start-up, is taken
-off and shown apart. Ratios are medians of the ratios within one repeat.
+audfprint (PyPI audfprint2, plain defaults) where it is installed. What the same command costs on
+one second of audio, its start-up, is taken off and shown apart. Ratios are medians of the ratios
+within one repeat.
 """
 
 from __future__ import annotations
