@@ -135,7 +135,7 @@ def read_part(
         )
     about = read_spans(windows, spans, _ABOUT_WINDOWS, batch_size, config.windows_schema)
     vectors = read_spans(path, spans, ["embedding"], batch_size, config.column_schema(name))
-    for left, right in _side_by_side(about, vectors):
+    for left, right in side_by_side(about, vectors):
         yield pa.RecordBatch.from_arrays(
             [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
         )
@@ -219,16 +219,16 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
         raise CatalogError(f"{path} is damaged: {error}") from None
 
 
-def _side_by_side(
-    a: Iterator[pa.RecordBatch], b: Iterator[pa.RecordBatch]
-) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    # Row groups may be cut differently in the two files, and batches with them.
-    left = right = None
+def side_by_side(*streams: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, ...]]:
+    """Batches of the same rows from several files, whose row groups may be cut differently."""
+    left: list[pa.RecordBatch | None] = [None] * len(streams)
     while True:
-        left = left if left is not None and left.num_rows else next(a, None)
-        right = right if right is not None and right.num_rows else next(b, None)
-        if left is None or right is None:
+        for i, stream in enumerate(streams):
+            batch = left[i]
+            left[i] = batch if batch is not None and batch.num_rows else next(stream, None)
+        here = [batch for batch in left if batch is not None]
+        if len(here) < len(streams):
             return
-        n = min(left.num_rows, right.num_rows)
-        yield left.slice(0, n), right.slice(0, n)
-        left, right = left.slice(n), right.slice(n)
+        n = min(batch.num_rows for batch in here)
+        yield tuple(batch.slice(0, n) for batch in here)
+        left = [batch.slice(n) for batch in here]

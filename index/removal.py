@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog, part_name
+from index.columns import FOLDER, read_part, side_by_side
 from index.schema import RECORDINGS, Status
 from index.windows import join_spans, read_spans
 
@@ -102,6 +103,11 @@ def compact_parts(catalog: Catalog, progress: Callable[[str, int, int], None] | 
     -------
     n_dropped : int
         Rows of recordings that are gone.
+
+    Raises
+    ------
+    CatalogError
+        If a part is damaged, or a further column is incomplete.
     """
     names, rows = catalog.parts(), catalog.all_rows()
     superseded = rows.filter(pc.invert(rows["current"]))
@@ -111,7 +117,8 @@ def compact_parts(catalog: Catalog, progress: Callable[[str, int, int], None] | 
         if any(mine["current"].to_pylist()):
             _rewrite(catalog, names[part], mine)
         # The commit first: windows without it do not exist.
-        for folder in ("recordings", "windows"):
+        folders = ("recordings", "windows", *(f"{FOLDER}/{c}" for c in catalog.config.columns))
+        for folder in folders:
             (catalog.path / folder / names[part]).unlink(missing_ok=True)
         if progress:
             progress("Rewriting parts", done, len(stale))
@@ -119,16 +126,25 @@ def compact_parts(catalog: Catalog, progress: Callable[[str, int, int], None] | 
 
 
 def _rewrite(catalog: Catalog, name: str, rows: pa.Table) -> None:
-    # The current rows of a part and their windows, as a part of the latest run.
+    # The current rows of a part, their windows and further columns, as a part of the latest run.
     current, n = rows["current"].to_numpy(), rows["n_windows"].to_numpy()
     first, kept = np.cumsum(n) - n, current & (n > 0)
     spans = join_spans(first[kept], (first + n)[kept])
-    columns, path = catalog.config.windows_schema.names, catalog.path / "windows" / name
+    config, path = catalog.config, catalog.path / "windows" / name
     with catalog.part_writer() as writer:
         if spans:
-            for batch in read_spans(path, spans, columns, 4096, catalog.config.windows_schema):
-                writer.write_windows(batch)
-        new = part_name(catalog.next_run(), catalog.config, ["compacted", name])
+            schema = config.windows_schema
+            windows = read_spans(path, spans, schema.names, 4096, schema)
+            columns = [read_part(catalog, column, name, spans) for column in config.columns]
+            for batch, *further in side_by_side(windows, *columns):
+                embeddings = {
+                    column: pa.RecordBatch.from_arrays(
+                        [vectors["embedding"]], schema=config.column_schema(column)
+                    )
+                    for column, vectors in zip(config.columns, further, strict=True)
+                }
+                writer.write_windows(batch, embeddings)
+        new = part_name(catalog.next_run(), config, ["compacted", name])
         writer.commit(new, rows.filter(rows["current"]).select(RECORDINGS.names))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -19,6 +20,7 @@ from encoders.errors import BundleError, CatalogError, EarmarkError
 from encoders.features import cut_windows, log_mel
 from index.catalog import Catalog
 from index.columns import count_unread, iter_embeddings, missing_parts, stored_columns
+from index.removal import compact_parts, find_recordings, remove_recordings
 from pipelines.columns import parse_encoders
 from pipelines.commands import info
 from pipelines.commands.ingest import command
@@ -211,3 +213,20 @@ def test_the_option(plain: Path, tmp_path: Path) -> None:
     assert "added to 3 parts" in result.output
     result = CliRunner().invoke(info.command, [str(catalog)])
     assert "Event" in result.output
+
+
+def test_compacting_takes_the_columns_along(plain: Path, sounds: Path, tmp_path: Path) -> None:
+    catalog_dir = copy(plain, tmp_path / "catalog")
+    run([], catalog_dir, encoders=OTHER)
+    catalog = Catalog.open(catalog_dir)
+    before = embeddings(catalog_dir, "shape")
+    gone = before["recording_id"][0].as_py()
+    with catalog.writer_lock():
+        remove_recordings(catalog, find_recordings(catalog, [gone]))
+        assert compact_parts(catalog) >= 1
+    kept = before.filter(pc.not_equal(before["recording_id"], gone))
+    after = embeddings(catalog_dir, "shape")
+    order = [("recording_id", "ascending"), ("start_sample", "ascending")]
+    assert 0 < kept.num_rows < before.num_rows
+    assert after.sort_by(order).equals(kept.sort_by(order))
+    assert {p.name for p in (catalog_dir / "columns" / "shape").iterdir()} == set(catalog.parts())
