@@ -74,22 +74,37 @@ def expected_pairs(plants: Iterable[Plant]) -> dict[tuple[str, str], DuplicateKi
     return expected
 
 
+def pairs_between_sources(plants: Sequence[Plant], rows: Sequence[Row]) -> list[Found]:
+    """Reported pairs of different sources.
+
+    Those whose samples agree are duplicates that were there before, and the others are false.
+    """
+    source = {plant.uri: plant.source for plant in plants}
+    return [
+        Found(row, shares_waveform(row))
+        for row in rows
+        if row["a"] in source and row["b"] in source and source[row["a"]] != source[row["b"]]
+    ]
+
+
 def score_pairs(
-    plants: Sequence[Plant], rows: Sequence[Row], unpaired: set[str]
-) -> tuple[dict[str, Any], list[Found]]:
+    plants: Sequence[Plant], rows: Sequence[Row], unpaired: set[str], between: Sequence[Found]
+) -> dict[str, Any]:
     """Precision, recall and time error of each kind.
 
     Of files with the same bytes only the first is named by other pairs: the pairs of the second
     are not expected. Test tones and silent files are a class of their own, and expected in no
     pair.
 
+    Parameters
+    ----------
+    between : sequence of Found
+        From :func:`pairs_between_sources`.
+
     Returns
     -------
     scores : dict
         By kind.
-    between_sources : list of Found
-        Reported pairs of different sources. Those whose samples agree are duplicates that were
-        there before, and count neither for nor against; the others are false.
     """
     by_uri = {plant.uri: plant for plant in plants}
     identical = {p.uri for p in plants if p.variant == "original"}
@@ -100,11 +115,6 @@ def score_pairs(
         or (not identical & set(pair) and not unpaired & set(pair))
     }
     found = {(row["a"], row["b"]): row for row in rows if row["a"] in by_uri and row["b"] in by_uri}
-    between = [
-        Found(row, shares_waveform(row))
-        for pair, row in found.items()
-        if by_uri[pair[0]].source != by_uri[pair[1]].source
-    ]
     false = Counter(f.row["kind"] for f in between if not f.is_natural)
     scores: dict[str, Any] = {}
     for kind in DuplicateKind:
@@ -129,7 +139,7 @@ def score_pairs(
             "time_error_median_s": float(np.median(errors)) if errors else None,
             "time_error_p95_s": float(np.percentile(errors, 95)) if errors else None,
         }
-    return scores, between
+    return scores
 
 
 def recall_by_variant(plants: Sequence[Plant], rows: Sequence[Row]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,8 @@
 """Make a corpus for training and evaluation from packages of Debian.
 
 Uses apt-get and dpkg-deb as any user may; no root is needed once apt's lists are there. Which file
-is what (music, speech, noise, event; train or dev) is listed in corpus.csv.gz beside this script.
+is what (music, speech, noise, event; train or dev) is listed in corpus.csv.gz beside this script;
+what kind of sound an event is, labels.py tells from its name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+from labels import label_of
 from rich.console import Console
 from rich.table import Table
 
@@ -186,7 +188,7 @@ def _run(command: list[str], folder: str) -> None:
 
 
 def write_corpus(target: Path, packages: dict[str, list[Entry]]) -> dict[tuple[str, str], float]:
-    """Write corpus.csv with every listed file that is in ``target``.
+    """Write corpus.csv with every listed file that is in ``target``; events have a label.
 
     Returns
     -------
@@ -196,14 +198,14 @@ def write_corpus(target: Path, packages: dict[str, list[Entry]]) -> dict[tuple[s
     total: dict[tuple[str, str], float] = defaultdict(float)
     with (target / "corpus.csv").open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file)
-        out.writerow(["path", "role", "split", "seconds"])
+        out.writerow(["path", "role", "split", "seconds", "label"])
         for package, entries in sorted(packages.items()):
             for entry in entries:
                 seconds = _seconds(target / package / entry.path)
                 if seconds:
-                    out.writerow(
-                        [f"{package}/{entry.path}", entry.role, entry.split, f"{seconds:.3f}"]
-                    )
+                    path = f"{package}/{entry.path}"
+                    label = label_of(package, entry.path) if entry.role == "event" else ""
+                    out.writerow([path, entry.role, entry.split, f"{seconds:.3f}", label])
                     total[entry.role, entry.split] += seconds
     return total
 

@@ -29,7 +29,7 @@ import _dedup_chromaprint as chromaprint
 import click
 import pyarrow.parquet as pq
 from _common import cache_option, json_option, report, run_measured
-from _dedup_scores import recall_by_variant, score_pairs
+from _dedup_scores import pairs_between_sources, recall_by_variant, score_pairs
 from _planting import Plant, Planter, voices
 
 from encoders.errors import AudioError
@@ -140,6 +140,11 @@ def shown(value: float | None, digits: int = 4) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def interval(share: dict[str, float]) -> str:
+    """A share with its 95 % interval."""
+    return f"{share['value']:.4f} ({share['low']:.4f} to {share['high']:.4f})"
+
+
 @click.command(help=__doc__)
 @click.argument("corpus_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", default="dev", show_default=True, help="Of the corpus; 'all' for both.")
@@ -167,24 +172,31 @@ def main(
     catalog, ingested = ingest([p.uri for p in everything], cache)
     found = find(catalog, cache / f"pairs-{catalog.name}")
     unpaired = {row["uri"] for row in found["unpaired"]}
+    between = pairs_between_sources(everything, found["pairs"])
+    source = {p.uri: p.source for p in everything}
+    # What the corpus holds twice has pairs that nobody planted, right ones: it is left out.
+    twice = {source[f.row[side]] for f in between if f.is_natural for side in ("a", "b")}
+    sets = {name: [p for p in plants if p.source not in twice] for name, plants in sets.items()}
+    false = [f for f in between if not f.is_natural and source[f.row["a"]] not in twice]
     result: dict[str, Any] = {
         "files": {name: len(plants) for name, plants in sets.items()},
         "ingest": ingested,
         "job": {k: found[k] for k in ("wall_s", "cpu_s", "peak_mb")},
         "unpaired": Counter(row["class"] for row in found["unpaired"]),
-        "clusters": score_clusters(everything, found["pairs"]),
+        "clusters": score_clusters([p for s in sets.values() for p in s], found["pairs"]),
+        "sources_held_twice": sorted(twice),
+        "natural": [f.row for f in between if f.is_natural],
+        "false": [f.row for f in false],
     }
     lines = []
     for name, plants in sets.items():
         if not plants:
             continue
-        scores, between = score_pairs(plants, found["pairs"], unpaired)
-        result[name] = {
-            "kinds": scores,
-            "variants": recall_by_variant(plants, found["pairs"]),
-            "natural": [f.row for f in between if f.is_natural],
-            "false": [f.row for f in between if not f.is_natural],
-        }
+        uris = {p.uri for p in plants}
+        mine = [f for f in false if uris & {f.row["a"], f.row["b"]}]
+        scores = score_pairs(plants, found["pairs"], unpaired, mine)
+        variants = recall_by_variant(plants, found["pairs"])
+        result[name] = {"kinds": scores, "variants": variants}
         for kind, s in scores.items():
             if s["pairs"]:
                 figures = [shown(s[k]) for k in ("precision", "recall", "recall_any_kind", "f1")]
@@ -208,9 +220,11 @@ def main(
                "in any kind", "F1", "time error s", "95 %"]  # fmt: skip
     clusters = result["clusters"]
     title = (
-        f"{len(everything):,} files, {ingested['hours']:.1f} h; job {found['cpu_s']:.0f} CPU s, "
+        f"{len(everything):,} files, {ingested['hours']:.1f} h, {len(twice)} sources of them held "
+        f"twice by the corpus and left out; job {found['cpu_s']:.0f} CPU s, "
         f"peak {found['peak_mb']:.0f} MB; clusters of {clusters['files']:,} whole copies: B-cubed "
-        f"precision {clusters['bcubed_precision']}, recall {clusters['bcubed_recall']}, "
+        f"precision {interval(clusters['bcubed_precision'])}, recall "
+        f"{interval(clusters['bcubed_recall'])}, "
         f"{clusters['mixed']} mixed"
     )
     report(title, columns, lines, result, json_path)

@@ -20,7 +20,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,34 +42,54 @@ class Calibration:
     """How the evidence for a match becomes a score between 0 and 1.
 
     A logistic regression; fitted on clips that are in a data base and clips that are not, with the
-    bundle's own fingerprints. ``threshold`` is the score from which a match is reported.
+    bundle's own fingerprints.
+
+    Attributes
+    ----------
+    intercept : float
+    weights : mapping of str to float
+        Of each feature of the evidence (:class:`index.match.Evidence`).
+    threshold : float
+        The score from which a match is reported.
     """
 
-    intercept: float = -12.0
-    similarity: float = 20.0
-    margin: float = 10.0
-    length: float = 0.5
+    intercept: float = -5.0
+    weights: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"field": 40.0, "focus": 10.0, "length": 0.5, "share": 4.0}
+    )
     threshold: float = 0.5
 
-    def score(self, similarity: float, margin: float, n_pairs: int) -> float:
-        """Score of a match.
+    @classmethod
+    def from_dict(cls, meta: Mapping[str, Any]) -> Calibration:
+        """Read what a bundle holds.
+
+        Before version 0.2 the weights stood beside the intercept; the lead was called margin.
+        """
+        meta = dict(meta)
+        if "weights" not in meta:
+            old = {"similarity": "similarity", "margin": "lead", "length": "length"}
+            weights = {new: float(meta.pop(name)) for name, new in old.items() if name in meta}
+            return cls(**meta, weights=weights | {"share": 4.0}) if weights else cls(**meta)
+        return cls(**meta)
+
+    def logit(self, features: Mapping[str, float]) -> float:
+        """Logarithm of the odds that a match is right.
 
         Parameters
         ----------
-        similarity : float
-            Mean inner product of the aligned fingerprints.
-        margin : float
-            How much that is above the best other sound.
-        n_pairs : int
-            Fingerprints aligned.
+        features : mapping of str to float
+            Evidence by name; what has no weight does not count.
         """
-        evidence = (
-            self.intercept
-            + self.similarity * similarity
-            + self.margin * margin
-            + self.length * math.log(n_pairs)
-        )
-        return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, evidence))))
+        return self.intercept + sum(w * features[name] for name, w in self.weights.items())
+
+    def score(self, features: Mapping[str, float]) -> float:
+        """Score of a match: the probability that it is right."""
+        return probability(self.logit(features))
+
+
+def probability(logit: float) -> float:
+    """Inverse of the logit; never quite 0 or 1."""
+    return 1.0 / (1.0 + math.exp(-max(-50.0, min(50.0, logit))))
 
 
 class Network:
@@ -183,7 +203,7 @@ class Bundle:
             self.dim = int(meta["dim"])
             self.spec = FeatureSpec(**meta["spec"])
             self.inputs = input_from_dict(meta["inputs"])
-            self.calibration = Calibration(**meta.get("calibration", {}))
+            self.calibration = Calibration.from_dict(meta.get("calibration", {}))
             decision = meta.get("decision")
             self.decision = Decision(**decision) if decision is not None else None
             self.sha256 = bundle_hash(meta)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,11 +21,26 @@ ROLES = ("music", "speech", "noise", "event")
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One file of a training corpus."""
+    """One file of a training corpus.
+
+    Parameters
+    ----------
+    path : Path
+    role : str
+        One of :data:`ROLES`.
+    split : str
+        ``"train"`` or ``"dev"``.
+    label : str
+        What kind of sound it is; empty if that is unknown.
+    source : str
+        Where it is from: files of one source may be takes of one sound.
+    """
 
     path: Path
     role: str
     split: str
+    label: str = ""
+    source: str = ""
 
 
 def read_corpus(corpus: Path) -> list[Item]:
@@ -35,8 +50,9 @@ def read_corpus(corpus: Path) -> list[Item]:
     ----------
     corpus : Path
         A CSV with the columns ``path`` (relative to the CSV), ``role`` (music, speech, noise or
-        event) and ``split`` (train or dev); or a folder, whose files are all taken as music, one in
-        ten, by the hash of its name, for dev.
+        event) and ``split`` (train or dev), and perhaps ``label`` (the kind of sound) and
+        ``source`` (default: the first folder of the path); or a folder, whose files are all taken
+        as music, one in ten, by the hash of its name, for dev.
     """
     if corpus.is_dir():
         paths = sorted(p for p in corpus.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -58,7 +74,16 @@ def read_corpus(corpus: Path) -> list[Item]:
     unknown = {row["role"] for row in rows} - set(ROLES)
     if unknown:
         raise EarmarkError(f"{corpus}: unknown role {unknown.pop()!r}; known: {', '.join(ROLES)}")
-    return [Item(corpus.parent / row["path"], row["role"], row["split"]) for row in rows]
+    return [
+        Item(
+            corpus.parent / row["path"],
+            row["role"],
+            row["split"],
+            row.get("label") or "",
+            row.get("source") or "".join(Path(row["path"]).parts[:1]),
+        )
+        for row in rows
+    ]
 
 
 def _name_hash(name: Path) -> int:
@@ -73,10 +98,15 @@ class PcmCache:
     samples : np.ndarray [shape=(n_samples,), dtype=int16]
     lengths : np.ndarray [shape=(n_recordings,)]
         Samples in each recording.
+    kept : sequence of int [shape=(n_recordings,)], optional
+        Which of the items each recording is. [default: they are the items]
     """
 
-    def __init__(self, samples: np.ndarray, lengths: np.ndarray) -> None:
+    def __init__(
+        self, samples: np.ndarray, lengths: np.ndarray, kept: Sequence[int] | None = None
+    ) -> None:
         self.samples = samples
+        self.kept = list(range(len(lengths)) if kept is None else kept)
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
 
@@ -106,13 +136,20 @@ class PcmCache:
                     if progress:
                         progress(done + 1, len(paths))
             index.write_text(json.dumps(lengths))
-        lengths = [n for n in json.loads(index.read_text()) if n]
-        if not lengths:
+        lengths = json.loads(index.read_text())
+        kept = [number for number, n in enumerate(lengths) if n]
+        if not kept:
             return cls(np.empty(0, np.int16), np.empty(0))
-        return cls(np.memmap(pcm, np.int16, "r"), np.array(lengths))
+        return cls(np.memmap(pcm, np.int16, "r"), np.array([lengths[k] for k in kept]), kept)
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def recording(self, number: int) -> np.ndarray:
+        """A recording from beginning to end [shape=(n_samples,), dtype=float32]."""
+        start = self.starts[number]
+        pcm = self.samples[start : start + self.lengths[number]]
+        return pcm.astype(np.float32) / np.float32(32768)
 
     def excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """A stretch at random, every second of the cache equally likely; short files repeat.

@@ -31,3 +31,7 @@ class BundleError(EarmarkError):
 
 class CatalogError(EarmarkError):
     """A catalog that is missing, locked, damaged, or made by another encoder or version."""
+
+
+class LabelError(EarmarkError):
+    """Labels that cannot be read, or do not fit the recordings that they are about."""

@@ -268,6 +268,38 @@ def triplet_hard(
     return _hinge(own, tf.reduce_min(tf.where(negative, distances, _FAR), 1), negative, margin)
 
 
+def sup_con(vectors: Any, classes: Any, temperature: float = 0.1) -> tf.Tensor:
+    """Supervised contrastive loss (Khosla et al., 2020; the sum outside the logarithm).
+
+    Every vector is drawn to all others of its class, and only those; views of one sound without a
+    label are a class of their own, and the loss is then NT-Xent's.
+
+    Parameters
+    ----------
+    vectors : tensor [shape=(n, dim)]
+    classes : tensor [shape=(n,), dtype=int]
+        A vector that is alone in its class pulls nothing, but is a negative of the others.
+    temperature : float
+
+    Returns
+    -------
+    loss : tensor, scalar
+        Mean over the vectors that are not alone.
+    """
+    import tensorflow as tf
+
+    logits = cosine_similarity(vectors, vectors) / temperature
+    itself = tf.eye(tf.shape(logits)[0], dtype=tf.bool)
+    positive = tf.cast((classes[:, None] == classes[None, :]) & ~itself, tf.float32)
+    log_likelihood = logits - tf.reduce_logsumexp(
+        tf.where(itself, -1e9, logits), axis=1, keepdims=True
+    )
+    n_positives = tf.reduce_sum(positive, 1)
+    of_each = tf.reduce_sum(positive * log_likelihood, 1) / tf.maximum(n_positives, 1.0)
+    n_counted = tf.math.count_nonzero(n_positives, dtype=tf.float32)
+    return -tf.reduce_sum(of_each) / tf.maximum(n_counted, 1.0)
+
+
 LOSSES: dict[str, Callable[..., Any]] = {
     "nt-xent": nt_xent,
     "contrastive": contrastive_margin,

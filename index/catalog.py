@@ -5,6 +5,7 @@
     CATALOG/catalog.json                 format version, FeatureSpec, encoders
     CATALOG/recordings/part-*.parquet    one row for every input, good or bad
     CATALOG/windows/part-*.parquet       the windows of the recordings part of the same name
+    CATALOG/columns/<name>/part-*        further embeddings of them: see index/columns.py
     CATALOG/index/<generation>/          an index; index/CURRENT names the live one
 
 A recordings part is the commit of its windows part: windows without their twin do not exist for
@@ -41,6 +42,7 @@ from index.windows import join_spans, read_spans
 
 _META = "catalog.json"
 _LOCK = ".lock"
+_FOLDERS = ("recordings", "windows", "index")
 
 _PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -76,13 +78,11 @@ class Catalog:
                     f"{path} is not empty and not a catalog (it holds {min(strangers)}): "
                     "choose another folder"
                 )
-            for folder in ("recordings", "windows", "index"):
+            for folder in _FOLDERS:
                 (path / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise CatalogError(f"cannot make a catalog in {path}: {error.strerror}") from None
-        with write_atomically(path / _META) as file:
-            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
-        return cls(path, config)
+        return cls(path, config).with_config(config)
 
     @classmethod
     def open(cls, path: str | Path, expected: CatalogConfig | None = None) -> Catalog:
@@ -130,6 +130,12 @@ class Catalog:
             )
         return cls(path, config)
 
+    def with_config(self, config: CatalogConfig) -> Catalog:
+        """The same catalog after its description was replaced. Only under :meth:`writer_lock`."""
+        with write_atomically(self.path / _META) as file:
+            file.write((json.dumps(config.to_dict(), indent=2) + "\n").encode())
+        return Catalog(self.path, config)
+
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Whether a catalog is at ``path``."""
@@ -156,14 +162,16 @@ class Catalog:
 
     def clean(self) -> None:
         """Remove what a killed writer left behind. Only under :meth:`writer_lock`."""
-        for folder in (self.path, *(self.path / f for f in ("recordings", "windows", "index"))):
-            folder.mkdir(exist_ok=True)
+        columns = [self.path / "columns" / name for name in self.config.columns]
+        for folder in (self.path, *map(self.path.joinpath, _FOLDERS), *columns):
+            folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f".*{TEMPORARY}"):
                 _remove(path)
         committed = set(self.parts())
-        for path in (self.path / "windows").glob("part-*.parquet"):
-            if path.name not in committed:
-                path.unlink()
+        for folder in (self.path / "windows", *columns):
+            for path in folder.glob("part-*.parquet"):
+                if path.name not in committed:
+                    path.unlink()
 
     def parts(self) -> list[str]:
         """Names of the committed parts, those of earlier runs first."""
@@ -185,7 +193,8 @@ class Catalog:
 
     def part_writer(self) -> PartWriter:
         """Writer of a new part."""
-        return PartWriter(self.path, self.config.windows_schema, self.config.recordings_schema)
+        config, columns = self.config, self.config.column_schemas
+        return PartWriter(self.path, config.windows_schema, config.recordings_schema, columns)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The current row of every input, sorted by uri.
@@ -249,17 +258,28 @@ class Catalog:
         CatalogError
             If a part is missing or damaged.
         """
+        for part, spans in self.window_spans(recording_ids):
+            path = self.path / "windows" / part
+            yield from read_spans(path, spans, columns, batch_size, self.config.windows_schema)
+
+    def window_spans(
+        self, recording_ids: pa.Array | None = None
+    ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+        """Parts, and the spans of rows in them that hold :meth:`indexed_recordings`.
+
+        Parameters
+        ----------
+        recording_ids : pa.Array, optional
+            Only of these recordings.
+        """
         chosen = self._read_indexed()
         if recording_ids is not None:
             chosen = chosen.filter(pc.is_in(chosen["recording_id"], recording_ids))
-        names = self.parts()
-        part_of_row = chosen["part"].to_numpy()
+        names, part_of_row = self.parts(), chosen["part"].to_numpy()
         first, n = chosen["first_window"].to_numpy(), chosen["n_windows"].to_numpy()
         for part in np.unique(part_of_row):
             mine = part_of_row == part
-            spans = join_spans(first[mine], first[mine] + n[mine])
-            path = self.path / "windows" / names[part]
-            yield from read_spans(path, spans, columns, batch_size, self.config)
+            yield names[part], join_spans(first[mine], first[mine] + n[mine])
 
     def check_part(self, name: str) -> None:
         """Read all of a part.
@@ -273,7 +293,7 @@ class Catalog:
         n_windows = sum(rows["n_windows"].to_pylist())
         path = self.path / "windows" / name
         columns = self.config.windows_schema.names
-        for _ in read_spans(path, [(0, n_windows)], columns, 4096, self.config):
+        for _ in read_spans(path, [(0, n_windows)], columns, 4096, self.config.windows_schema):
             pass
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
@@ -335,14 +355,12 @@ class Catalog:
         generation = self.current_generation()
         return generation is not None and generation.name.endswith(f"-{self.content_key}")
 
-    @contextlib.contextmanager
-    def new_generation(self) -> Iterator[Path]:
+    def new_generation(self) -> contextlib.AbstractContextManager[Path]:
         """A folder to build an index in, published on leaving. Only under :meth:`writer_lock`.
 
         The generation before stays, for readers that have just opened it; older ones go.
         """
-        with publish_generation(self.path / "index", self.content_key) as folder:
-            yield folder
+        return publish_generation(self.path / "index", self.content_key)
 
 
 def run_prefix(run: int) -> str:
@@ -369,7 +387,7 @@ def _is_debris(path: Path) -> bool:
     return (
         path.name == _LOCK
         or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
-        or (path.name in ("recordings", "windows", "index") and not any(path.iterdir()))
+        or (path.name in _FOLDERS and not any(path.iterdir()))
     )
 
 

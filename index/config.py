@@ -36,15 +36,25 @@ class CatalogConfig:
     fingerprint, latent : EncoderInfo
     keep_mfcc : str
         ``"summary"``, or ``"full"`` for every MFCC frame as well.
+    columns : dict of EncoderInfo
+        Further embeddings, which can be added later: they change neither :attr:`sha256` nor what
+        the parts of windows carry.
     """
 
     spec: FeatureSpec
     fingerprint: EncoderInfo
     latent: EncoderInfo
     keep_mfcc: str = "summary"
+    columns: dict[str, EncoderInfo] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``catalog.json``."""
+        content = self._base_dict()
+        if self.columns:
+            content["columns"] = {n: dataclasses.asdict(e) for n, e in self.columns.items()}
+        return content
+
+    def _base_dict(self) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "spec": self.spec.to_dict(),
@@ -63,12 +73,13 @@ class CatalogConfig:
             fingerprint=EncoderInfo(**content["encoders"]["fingerprint"]),
             latent=EncoderInfo(**content["encoders"]["latent"]),
             keep_mfcc=content["keep_mfcc"],
+            columns={n: EncoderInfo(**e) for n, e in content.get("columns", {}).items()},
         )
 
     @property
     def sha256(self) -> str:
-        """Hash of all of it, but for the encoders' names."""
-        content = self.to_dict()
+        """Hash of all of it, but for the encoders' names and the further columns."""
+        content = self._base_dict()
         for encoder in content["encoders"].values():
             del encoder["name"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -85,9 +96,22 @@ class CatalogConfig:
         """Schema of the recordings parts."""
         return RECORDINGS.with_metadata(self._metadata)
 
+    def column_schema(self, name: str) -> pa.Schema:
+        """Schema of the parts of a further column; its metadata name the encoder that made it."""
+        info = self.columns[name]
+        # All zeros where the sound could not be read again: Parquet has no null of a fixed size.
+        field = pa.field("embedding", pa.list_(pa.float32(), info.dim), nullable=False)
+        about = {"spec": self.spec.to_dict(), "encoder": dataclasses.asdict(info)}
+        return pa.schema([field], {_METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
+
+    @property
+    def column_schemas(self) -> dict[str, pa.Schema]:
+        """Schemas of the parts of all further columns, by name."""
+        return {name: self.column_schema(name) for name in self.columns}
+
     @property
     def _metadata(self) -> dict[bytes, bytes]:
-        return {_METADATA_KEY: json.dumps(self.to_dict(), sort_keys=True).encode()}
+        return {_METADATA_KEY: json.dumps(self._base_dict(), sort_keys=True).encode()}
 
     def differences(self, other: CatalogConfig) -> list[str]:
         """What sets two configurations apart, in words: ``"<what>: <mine>, not <the other's>"``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,7 @@ from encoders.bundle import Bundle, load_bundle
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB, FeatureSpec, cut_windows, stream_windows
 from index.catalog import Catalog
-from index.match import EDGE, STEPS, Scored, find_alignments, score_alignments
+from index.match import EDGE, STEPS, Scored, find_alignments, refine, score_alignments
 from index.schema import Match
 from index.search import FingerprintIndex
 
@@ -59,7 +59,7 @@ class Identifier:
         self,
         clip: str | os.PathLike[str] | bytes | BinaryIO | np.ndarray,
         sample_rate: int | None = None,
-        top: int = 5,
+        top: int | None = 5,
         threshold: float | None = None,
         name: str | None = None,
     ) -> list[Match]:
@@ -71,8 +71,8 @@ class Identifier:
             Integers are scaled by their range.
         sample_rate : int, optional
             Of an array, in Hz.
-        top : int
-            At most this many matches.
+        top : int or None
+            At most this many matches; None gives all.
         threshold : float, optional
             Scores below it are not reported; 0 gives the best candidates whatever their score
             (silence has none).
@@ -124,17 +124,27 @@ class Identifier:
         windows = np.empty((0, self.spec.window_frames, self.spec.n_mels), np.float32)
         for _, windows in stream_windows(counted(), self.spec):
             if len(batches) == 1:
-                batches.append(self._encode(self._beyond(windows[0], before=True)))
-            batches.append(self._encode(windows))
+                batches.append(self.encode(self._beyond(windows[0], before=True)))
+            batches.append(self.encode(windows))
         if len(windows):
-            batches.append(self._encode(self._beyond(windows[-1], before=False)))
+            batches.append(self.encode(self._beyond(windows[-1], before=False)))
         fingerprints = np.concatenate(batches)
         if n_samples < self.spec.window_length:
             # A single window, and part of it is padding already.
             fingerprints[:EDGE] = fingerprints[-EDGE:] = 0.0
         return fingerprints, n_samples / self.spec.sample_rate
 
-    def _encode(self, windows: np.ndarray) -> np.ndarray:
+    def encode(self, windows: np.ndarray) -> np.ndarray:
+        """Fingerprints of windows of the signal; zero where it is silent.
+
+        Parameters
+        ----------
+        windows : np.ndarray [shape=(n, window_frames, n_mels)]
+
+        Returns
+        -------
+        fingerprints : np.ndarray [shape=(n, dim), dtype=float32]
+        """
         fingerprints = self.bundle.encode(windows)
         fingerprints[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
         return fingerprints
@@ -153,13 +163,20 @@ class Identifier:
         """All rescored alignments of a signal, best first, and its seconds."""
         queries, seconds = self.fingerprint(blocks)
         alignments = find_alignments(queries, self.index)
-        scored = score_alignments(alignments, self.index, self.bundle.calibration)
+        scored = score_alignments(queries, alignments, self.index, self.bundle.calibration)
         # A clip shorter than a window is padded, and all padding is alike.
         held = min(1.0, seconds * self.spec.sample_rate / self.spec.window_length)
-        return [dataclasses.replace(s, score=s.score * held) for s in scored], seconds
+        return [
+            dataclasses.replace(
+                s, score=s.score * held, alignment=refine(queries, self.index, s.alignment)
+            )
+            for s in scored
+        ], seconds
 
     def matches(self, name: str, scored: Iterable[Scored], seconds: float) -> list[Match]:
         """Candidates as they are reported.
+
+        Places of one recording that sound the same are one match and its alternatives.
 
         Parameters
         ----------
@@ -170,25 +187,52 @@ class Identifier:
         seconds : float
             Length of the query.
         """
-        return [self._match(name, rank, s, seconds) for rank, s in enumerate(scored, 1)]
+        places: dict[tuple[int, int], list[Scored]] = {}
+        for s in scored:
+            places.setdefault((s.group, s.alignment.recording), []).append(s)
+        start_s = -EDGE * self._step_s
+        return [
+            self.match(name, rank, same[0], seconds, start_s, alternatives=same[1:])
+            for rank, same in enumerate(places.values(), 1)
+        ]
 
-    def _identify(
-        self, name: str, blocks: Iterable[np.ndarray], top: int, threshold: float | None
-    ) -> list[Match]:
-        least = self.bundle.calibration.threshold if threshold is None else threshold
-        scored, seconds = self.candidates(blocks)
-        return self.matches(name, [s for s in scored if s.score >= least][:top], seconds)
+    def match(
+        self,
+        name: str,
+        rank: int,
+        scored: Scored,
+        seconds: float,
+        origin_s: float,
+        span: tuple[int, int] | None = None,
+        alternatives: Sequence[Scored] = (),
+    ) -> Match:
+        """A candidate as it is reported.
 
-    def _match(self, name: str, rank: int, scored: Scored, seconds: float) -> Match:
-        a = scored.alignment
-        step = self.spec.window_hop / self.spec.sample_rate
+        Parameters
+        ----------
+        name : str
+            What the match calls the query.
+        rank : int
+        scored : Scored
+        seconds : float
+            Length of the query.
+        origin_s : float
+            When the first query window begins.
+        span : (int, int), optional
+            First and last query window of the match. [default: what the alignment says]
+        alternatives : sequence of Scored
+            Other places of the recording where it fits as well.
+        """
+        a, step = scored.alignment, self._step_s
+        first, last = span or (a.first, a.last)
         length = self.spec.window_length / self.spec.sample_rate
         reference_seconds = self.index.seconds(a.recording)
-        query_start = max(0.0, (a.first - EDGE) * step)
+        query_start = max(0.0, origin_s + first * step)
         # A query's last windows may end up to a step before it does.
-        query_end = min(seconds, (a.last - EDGE) * step + length + step)
+        query_end = min(seconds, origin_s + last * step + length + step)
         # Where the reference begins after the query, or ends before it, so does the match.
-        reference_start = step * a.reference_step(query_start / step + EDGE)
+        at_start = (query_start - origin_s) / step
+        reference_start = step * a.reference_step(at_start)
         if reference_start < 0:
             query_start -= reference_start / a.speed
             reference_start = 0.0
@@ -196,6 +240,7 @@ class Identifier:
         if reference_end > reference_seconds:
             query_end -= (reference_end - reference_seconds) / a.speed
             reference_end = reference_seconds
+        others = (step * other.alignment.reference_step(at_start) for other in alternatives)
         return Match(
             query=name,
             rank=rank,
@@ -207,7 +252,19 @@ class Identifier:
             reference_end_s=round(reference_end, 3),
             score=round(scored.score, 4),
             speed=round(a.speed, 3),
+            alternatives=tuple(sorted(round(max(0.0, other), 3) for other in others)),
         )
+
+    def _identify(
+        self, name: str, blocks: Iterable[np.ndarray], top: int | None, threshold: float | None
+    ) -> list[Match]:
+        least = self.bundle.calibration.threshold if threshold is None else threshold
+        scored, seconds = self.candidates(blocks)
+        return self.matches(name, [s for s in scored if s.score >= least], seconds)[:top]
+
+    @property
+    def _step_s(self) -> float:
+        return self.spec.window_hop / self.spec.sample_rate
 
 
 def _to_mono(samples: np.ndarray) -> np.ndarray:

@@ -60,10 +60,15 @@ def choose(n_rows: int) -> IndexKind:
     """
     if n_rows <= FLAT_LIMIT:
         return IndexKind("Flat", 0, 0)
-    n_lists = 2 ** round(math.log2(2 * math.sqrt(n_rows)))
+    n_lists = count_lists(n_rows)
     if n_rows < PQ_LIMIT:
         return IndexKind(f"IVF{n_lists},SQ8", n_lists // 16, 1)
     return IndexKind(f"IVF{n_lists},PQ64x4fs", max(64, n_lists // 64), 10)
+
+
+def count_lists(n_rows: int) -> int:
+    """Inverted lists for a number of vectors."""
+    return int(2 ** round(math.log2(2 * math.sqrt(n_rows))))
 
 
 def from_factory(factory: str) -> IndexKind:

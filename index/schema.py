@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Any
 
 import pyarrow as pa
 
@@ -97,12 +98,38 @@ ROWS = pa.schema(
 """The row table of one index generation."""
 
 
+MATCHES = pa.schema(
+    [
+        # The query, as given.
+        pa.field("query", pa.string(), nullable=False),
+        # From 1, best first; 0 is the only row of a query without a match.
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("reference", pa.string()),
+        pa.field("recording_id", pa.string()),
+        pa.field("query_start_s", pa.float64()),
+        pa.field("query_end_s", pa.float64()),
+        pa.field("reference_start_s", pa.float64()),
+        pa.field("reference_end_s", pa.float64()),
+        pa.field("score", pa.float64()),
+        pa.field("speed", pa.float64()),
+        pa.field("alternatives", pa.list_(pa.float64())),
+        pa.field("query_seconds", pa.float64()),
+        # Of the query, as in RECORDINGS.
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("stage", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+"""The result of a bulk match: the fields of :class:`Match`, and what became of the query."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
     """A stretch of a query found in a recording. Times in seconds.
 
     ``rank`` counts from 1, best first. A query without any match is one ``Match`` with rank 0
-    and ``reference`` None, so that every query gives at least one line.
+    and ``reference`` None, so that every query gives at least one line. ``alternatives`` are
+    other starts in the same recording where it sounds the same: the repeats of a loop.
     """
 
     query: str
@@ -115,8 +142,9 @@ class Match:
     reference_end_s: float | None = None
     score: float | None = None
     speed: float | None = None
+    alternatives: tuple[float, ...] = ()
 
-    def to_dict(self) -> dict[str, str | int | float | None]:
+    def to_dict(self) -> dict[str, Any]:
         """The JSON-lines contract, in its order."""
         return dataclasses.asdict(self)
 
@@ -233,3 +261,39 @@ class DuplicateCluster:
     def to_dict(self) -> dict[str, str | float | list[str]]:
         """The JSON-lines contract, in its order."""
         return {**dataclasses.asdict(self), "members": list(self.members)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A stretch of a recording with a sound of some kind in it. Times in seconds.
+
+    ``rank`` counts from 1, best first. ``query`` is what was asked: the clip, the label or the
+    recording. ``label`` is the kind that was found; where a sound was looked for by example, it is
+    what the manifest says of the recording, None if it says nothing.
+    """
+
+    query: str
+    rank: int
+    reference: str
+    recording_id: str | None
+    onset_s: float
+    offset_s: float
+    label: str | None
+    score: float
+
+    def to_dict(self) -> dict[str, str | int | float | None]:
+        """The JSON-lines contract, in its order."""
+        return dataclasses.asdict(self)
+
+
+EVENTS = pa.schema(
+    [
+        pa.field("recording_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("onset_s", pa.float64(), nullable=False),
+        pa.field("offset_s", pa.float64(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""Sound events found in recordings."""

@@ -134,34 +134,33 @@ def publish_generation(root: Path, key: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class PartWriter:
-    """Writes one part: windows as they come, then, as the commit, the rows of the recordings.
+class RowsWriter:
+    """Writes a Parquet file row group by row group; it has no name before :meth:`commit`.
 
-    Used as a context manager; leaving it without :meth:`commit` leaves nothing behind.
+    Used as a context manager; leaving it without a commit leaves nothing behind.
 
     Parameters
     ----------
-    root : Path
-        The catalog's folder.
-    windows_schema, recordings_schema : pa.Schema
+    folder : Path
+        Where the file is to be.
+    schema : pa.Schema
     """
 
-    def __init__(self, root: Path, windows_schema: pa.Schema, recordings_schema: pa.Schema) -> None:
-        self._folders = root / "windows", root / "recordings"
-        self._recordings_schema = recordings_schema
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder = folder
         self._pending: list[pa.RecordBatch] = []
         self._n_pending = 0
-        self._temporary = temporary_name(self._folders[0] / "part")
+        self._temporary = temporary_name(folder / "part")
         try:
             self._file = self._temporary.open("xb")
             self._writer = pq.ParquetWriter(
-                self._file, windows_schema, compression="zstd", write_page_checksum=True
+                self._file, schema, compression="zstd", write_page_checksum=True
             )
         except OSError as error:
             self._discard()
-            raise write_error(root, error) from error
+            raise write_error(folder, error) from error
 
-    def __enter__(self) -> PartWriter:
+    def __enter__(self) -> RowsWriter:
         return self
 
     def __exit__(
@@ -172,36 +171,24 @@ class PartWriter:
     ) -> None:
         self._discard()
 
-    def write_windows(self, batch: pa.RecordBatch) -> None:
-        """Add windows; those of a recording together and in time order."""
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
         self._pending.append(batch)
         self._n_pending += batch.num_rows
         if self._n_pending >= _ROWS_PER_GROUP:
             self._flush()
 
-    def commit(self, name: str, recordings: pa.Table) -> None:
-        """Give the part its name: first its windows, then its recordings.
-
-        Parameters
-        ----------
-        name : str
-            File name, the same in both folders.
-        recordings : pa.Table
-            Rows in the order in which their windows were written.
-        """
+    def commit(self, name: str) -> None:
+        """Put it on disk and give it its name."""
         self._flush()
-        windows_folder, recordings_folder = self._folders
         try:
             self._writer.close()
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            publish(self._temporary, windows_folder / name)
+            publish(self._temporary, self._folder / name)
         except OSError as error:
-            raise write_error(windows_folder, error) from error
-        with write_atomically(recordings_folder / name) as file:
-            table = recordings.cast(self._recordings_schema)
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            raise write_error(self._folder, error) from error
 
     def _flush(self) -> None:
         if not self._pending:
@@ -211,7 +198,7 @@ class PartWriter:
         try:
             self._writer.write_table(table.combine_chunks())
         except OSError as error:
-            raise write_error(self._folders[0], error) from error
+            raise write_error(self._folder, error) from error
 
     def _discard(self) -> None:
         # Closing writes the Parquet footer, which a full disk refuses.
@@ -220,3 +207,77 @@ class PartWriter:
         with contextlib.suppress(OSError, AttributeError):
             self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+class PartWriter:
+    """Writes one part: windows as they come, then, as the commit, the rows of the recordings.
+
+    Used as a context manager; leaving it without :meth:`commit` leaves nothing behind.
+
+    Parameters
+    ----------
+    root : Path
+        The catalog's folder.
+    windows_schema, recordings_schema : pa.Schema
+    column_schemas : dict of pa.Schema
+        Of the further columns, by name.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        windows_schema: pa.Schema,
+        recordings_schema: pa.Schema,
+        column_schemas: dict[str, pa.Schema] | None = None,
+    ) -> None:
+        self._recordings = root / "recordings"
+        self._recordings_schema = recordings_schema
+        with contextlib.ExitStack() as stack:
+            self._columns = {
+                name: stack.enter_context(RowsWriter(root / "columns" / name, schema))
+                for name, schema in (column_schemas or {}).items()
+            }
+            self._windows = stack.enter_context(RowsWriter(root / "windows", windows_schema))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def write_windows(
+        self, batch: pa.RecordBatch, columns: dict[str, pa.RecordBatch] | None = None
+    ) -> None:
+        """Add windows; those of a recording together and in time order.
+
+        Parameters
+        ----------
+        batch : pa.RecordBatch
+        columns : dict of pa.RecordBatch
+            The same windows' rows of every further column.
+        """
+        self._windows.write(batch)
+        for name, writer in self._columns.items():
+            writer.write((columns or {})[name])
+
+    def commit(self, name: str, recordings: pa.Table) -> None:
+        """Give the part its name: first its windows and columns, then its recordings.
+
+        Parameters
+        ----------
+        name : str
+            File name, the same in all folders.
+        recordings : pa.Table
+            Rows in the order in which their windows were written.
+        """
+        for writer in (*self._columns.values(), self._windows):
+            writer.commit(name)
+        with write_atomically(self._recordings / name) as file:
+            table = recordings.cast(self._recordings_schema)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)

@@ -15,13 +15,15 @@ from index.sound import Sound
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
 
-# A copy, whatever codec it went through: mean difference, share of cells that agree, correlation.
-_COPY = 2.4, 0.72, 0.7
-# Of a short one there is less to go by, and hits of one drum come as close as 1.9 dB.
+# A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
+# that are far apart, correlation.
+_COPY = 2.4, 0.72, 0.06, 0.7
+# Above such a mean difference it is looked at whether another pitch explains it better.
+_DOUBTFUL_DB = 1.2
+# Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
-_SHORT_COPY = 1.8, 0.82, 0.88
-# Cells far apart: in all, and those in which only the one or only the other is louder.
-_COPY_FAR = 0.1
+_SHORT_COPY = 1.8, 0.84, 0.045, 0.92
+# Of the cells far apart, those in which only the one or only the other is louder.
 _COPY_ADDED = 0.038
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.7
@@ -36,6 +38,9 @@ _NEAR_CORRELATION = 0.4
 # The same words in another take move alike for some seconds, but either is louder here and there;
 # what is mixed in is only ever added.
 _NEAR_TORN = 0.11
+# And for some seconds a drum moves like another.
+_NEAR_LONG_S = 10.0
+_NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
@@ -45,8 +50,6 @@ _SPARE_SHARE = 0.2
 _WINDOW_NEAR = 0.6
 _WINDOW_COPY = 0.85
 _LEAST_WINDOWS = 3
-# Aligned so well, two are at the same pitch.
-_WELL_TUNED = 0.85
 # Of pitch.
 _SEMITONE = 2 ** (1 / 12)
 
@@ -196,7 +199,9 @@ def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
     if found.correlation >= _LEAST_COPY_ALIGNED:
         copy = compare(a, b, found)
         if copy is not None and _is_copy(copy):
-            return _describe(a, b, copy)
+            sure = not may_be_near or copy.difference_db < _DOUBTFUL_DB
+            if sure or _retuned(a, b, found).ratio == found.ratio:
+                return _describe(a, b, copy)
     if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
         return None
     agreement = compare(a, b, _retuned(a, b, found), near=True)
@@ -208,8 +213,6 @@ def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
     # The same tempo at another pitch, or the same pitch at another tempo.
     best = found
-    if found.correlation > _WELL_TUNED:
-        return best
     for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
         other = align(a, b, found.lag, found.speed, ratio)
         if other is not None and other.correlation > best.correlation + 0.02:
@@ -219,12 +222,12 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 
 def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
-    difference_db, share, correlation = _SHORT_COPY if short else _COPY
+    difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
+        and agreement.far <= far
         and agreement.correlation >= correlation
-        and agreement.far <= _COPY_FAR
         and agreement.far - 2 * agreement.torn <= _COPY_ADDED
     )
 
@@ -233,6 +236,10 @@ def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
         and agreement.torn <= _NEAR_TORN
+        and (
+            agreement.share >= _NEAR_BRIEF_SHARE
+            or agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
+        )
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )

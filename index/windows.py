@@ -1,4 +1,4 @@
-"""Reading stretches of a windows part, a batch at a time."""
+"""Reading stretches of a part with one row per window, a batch at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
-from index.config import CatalogConfig
 
 
 def read_spans(
@@ -18,9 +17,9 @@ def read_spans(
     spans: Sequence[tuple[int, int]],
     columns: Sequence[str],
     batch_size: int,
-    config: CatalogConfig,
+    schema: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
-    """Read some of the rows of a windows part, in order.
+    """Read some of the rows of a part, in order.
 
     Parameters
     ----------
@@ -30,8 +29,8 @@ def read_spans(
     columns : sequence of str
     batch_size : int
         Rows in memory at a time.
-    config : CatalogConfig
-        What the part must have been made with.
+    schema : pa.Schema
+        That of the part: its metadata tell what it must have been made with.
 
     Raises
     ------
@@ -40,7 +39,7 @@ def read_spans(
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.schema_arrow.metadata != config.windows_schema.metadata:
+            if file.schema_arrow.metadata != schema.metadata:
                 raise CatalogError(f"{path} was made with other settings than its catalog")
             if spans[-1][1] > file.metadata.num_rows:
                 raise CatalogError(f"{path} is damaged: it holds too few windows")

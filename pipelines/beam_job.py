@@ -1,4 +1,7 @@
-"""The Beam pipeline of ingest: references to inputs in, one small status record per shard out."""
+"""The Beam pipeline of every job: references to shards in, a count of what is done out.
+
+What is done with a shard is a :class:`~pipelines.workers.Work`; audio and vectors never travel.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,8 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from encoders.errors import EarmarkError
 from pipelines.beam_options import quiet_logging
-from pipelines.inputs import Input
 from pipelines.progress import RunState
-from pipelines.shard import Job, load_encoders, process_shards
+from pipelines.workers import Work, in_threads
 
 # Shards in one element when this process does all the work: enough to keep its threads busy.
 _SHARDS_PER_ELEMENT = 64
@@ -27,30 +29,26 @@ _SHARDS_PER_ELEMENT = 64
 # nothing under the token and counts for itself.
 _STATES: dict[str, RunState] = {}
 
-Shards = list[list[Input]]
-
 
 class ProcessShards(beam.DoFn):
-    """Shards in, (inputs, status rows) out.
+    """Lists of shards in, what is done of each list out.
 
     Flushes inside ``process``: some runners lose what ``finish_bundle`` emits.
     """
 
-    def __init__(self, job: Job, threads: int, token: str) -> None:
-        self._job = job
+    def __init__(self, work: Work, threads: int, token: str) -> None:
+        self._work = work
         self._threads = threads
         self._token = token
 
     def setup(self) -> None:
-        """Load the encoders."""
-        precision = self._job.config.fingerprint.precision
-        load_encoders(self._job.fingerprint, self._job.vae, precision)
+        """Load what the work needs."""
+        self._work.prepare()
 
-    def process(self, shards: Shards) -> Iterator[tuple[int, int]]:
-        """Turn every shard into a part of the catalog."""
-        state = state_of(self._token)
-        n_rows = process_shards(shards, self._job, state, self._threads)
-        yield sum(map(len, shards)), sum(n_rows)
+    def process(self, shards: Sequence[Any]) -> Iterator[int]:
+        """Turn every shard into its output."""
+        state = _STATES.get(self._token) or RunState()
+        yield sum(in_threads(lambda s: self._work.process(s, state), shards, state, self._threads))
 
 
 def runner_of(beam_args: Sequence[str]) -> str | None:
@@ -64,13 +62,18 @@ def runner_of(beam_args: Sequence[str]) -> str | None:
     runner: str | None = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
     if runner is not None and runner.rpartition(".")[2].lower() == "daskrunner":
         raise EarmarkError(
-            "the DaskRunner loses records, so ingest refuses it: use another runner, or none"
+            "the DaskRunner loses records, so earmark refuses it: use another runner, or none"
         )
     return runner
 
 
 def run_job(
-    shards: Shards, job: Job, state: RunState, threads: int, beam_args: Sequence[str]
+    shards: Sequence[Any],
+    work: Work,
+    n_expected: int,
+    state: RunState,
+    threads: int,
+    beam_args: Sequence[str],
 ) -> None:
     """Run the pipeline to its end.
 
@@ -78,8 +81,11 @@ def run_job(
 
     Parameters
     ----------
-    shards : list of list of Input
-    job : Job
+    shards : sequence
+        What ``work`` takes one by one; small, and picklable.
+    work : Work
+    n_expected : int
+        What has to be done in all, as ``work`` counts it: its inputs, say.
     state : RunState
     threads : int
         Shards at a time in one worker.
@@ -89,64 +95,24 @@ def run_job(
     Raises
     ------
     EarmarkError
-        If the catalog cannot be written.
+        If the output cannot be written.
     KeyboardInterrupt
     """
-    with shared_state(state) as token:
-        stage = ProcessShards(job, threads, token)
-        run_elements(shards, stage, sum(map(len, shards)), state, threads, beam_args)
-
-
-@contextlib.contextmanager
-def shared_state(state: RunState) -> Iterator[str]:
-    """A token under which the threads of this process find the state of a run."""
+    runner = runner_of(beam_args)
     token = uuid.uuid4().hex
     _STATES[token] = state
-    try:
-        yield token
-    finally:
-        del _STATES[token]
-
-
-def state_of(token: str) -> RunState:
-    """The state behind a token; on other machines, one of their own."""
-    return _STATES.get(token) or RunState()
-
-
-def run_elements(
-    shards: Sequence[Any],
-    stage: beam.DoFn,
-    n_inputs: int,
-    state: RunState,
-    threads: int,
-    beam_args: Sequence[str],
-) -> None:
-    """Hand shards to a DoFn, many in an element, and check what comes back.
-
-    Parameters
-    ----------
-    shards : sequence
-    stage : beam.DoFn
-        Lists of shards in, (inputs, inputs done) out.
-    n_inputs : int
-        Of all shards.
-    state, threads, beam_args
-        As for :func:`run_job`.
-    """
-    runner = runner_of(beam_args)
     per_element = _SHARDS_PER_ELEMENT if threads > 1 else 1
     elements = [shards[i : i + per_element] for i in range(0, len(shards), per_element)]
     try:
         with quiet_logging(runner is None), _on_interrupt(state):
-            pipeline = _pipeline(runner, beam_args)
+            pipeline = make_pipeline(runner, beam_args)
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(elements, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
-                | "Process" >> beam.ParDo(stage)
-                | "Done" >> beam.Map(lambda status: status[1])
+                | "Process" >> beam.ParDo(ProcessShards(work, threads, token))
                 | "Count" >> beam.CombineGlobally(sum)
-                | "Check" >> beam.Map(_check_rows, n_inputs)
+                | "Check" >> beam.Map(_check_done, n_expected)
             )
             pipeline.run().wait_until_finish()
     except BaseException:
@@ -157,9 +123,18 @@ def run_elements(
             raise state.error from None
         if not state.stopped:
             raise
+    finally:
+        del _STATES[token]
 
 
-def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+def make_pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
+    """A pipeline for a runner; None is the embedded one.
+
+    Raises
+    ------
+    EarmarkError
+        If Beam does not know it, or not its options.
+    """
     options = PipelineOptions(list(beam_args))
     try:
         return beam.Pipeline(FnApiRunner() if runner is None else None, options)
@@ -167,9 +142,9 @@ def _pipeline(runner: str | None, beam_args: Sequence[str]) -> beam.Pipeline:
         raise EarmarkError(f"Beam cannot use the runner {runner}: {error}") from None
 
 
-def _check_rows(n_rows: int, n_inputs: int) -> None:
-    if n_rows != n_inputs:
-        raise RuntimeError(f"{n_inputs} inputs gave {n_rows} status rows")
+def _check_done(n_done: int, n_expected: int) -> None:
+    if n_done != n_expected:
+        raise RuntimeError(f"only {n_done} of {n_expected} were done")
 
 
 @contextlib.contextmanager

@@ -9,20 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from encoders.audio import load_audio
-from encoders.bundle import Calibration
+from encoders.bundle import Calibration, probability
 from encoders.corpus import Item, PcmCache
 from encoders.degrade import World, shipped_rooms
 from encoders.errors import AudioError, EarmarkError
-from index.calibration import Evidence, fit_calibration
+from index.calibration import Judged, fit_calibration
 from index.identify import Identifier
-from index.match import Scored
+from index.match import Evidence, Scored
 
 LENGTHS_S = (1, 2, 3, 5, 10)
 _CLIPS_PER_FILE = 5
+# Candidates of a clip that may be its best one.
+_MAX_CANDIDATES = 4
 _SILENT_RMS = 1e-3
-# Music that is said to be absent is looked up clean, at several places of 10 s. What is found like
-# this anywhere is there after all: in another encoding, cut, faster, or as another mix.
-_PROBES, _PROBE_S = 20, 10
+# Music that is said to be absent is looked up clean, at several places of 10 s and around each
+# clip. What is found like this is there after all: in another encoding, cut, or as another mix.
+_PROBES, _PROBE_S = 10, 10
 _KNOWN_SIMILARITY, _KNOWN_MARGIN = 0.65, 0.2
 
 Progress = Callable[[int, int], None]
@@ -38,6 +40,7 @@ class Outcome:
     top1: float
     accepted: float
     false_accepts: int
+    judged: list[Judged]
 
 
 def calibrate(
@@ -89,7 +92,7 @@ def calibrate(
         )
     noises, voices = _backgrounds(mine, cache, rate)
     world = World(rate, noises, shipped_rooms(), voices)
-    evidence: list[Evidence] = []
+    judged: list[Judged] = []
     made = {False: 0, True: 0}
 
     def is_unknown(signal: np.ndarray) -> bool:
@@ -98,22 +101,22 @@ def calibrate(
     for paths, is_absent, usable in ((present, False, _anything), (absent, True, is_unknown)):
         for path, clip in _clips(paths, n_clips // 2, world, rng, usable):
             made[is_absent] += 1
-            if best := _most_similar(identifier, clip):
-                found = identifier.index.recording_id(best.alignment.recording)
-                right = not is_absent and found == ingested[str(path)]
-                evidence.append(
-                    Evidence(best.similarity, best.margin, best.alignment.n_pairs, right, is_absent)
-                )
+            scored, seconds = identifier.candidates([clip])
+            if scored:
+                candidates = _judge(scored, identifier, None if is_absent else ingested[str(path)])
+                judged.append(Judged(candidates, is_absent, seconds))
             if progress:
                 progress(sum(made.values()), n_clips)
-    calibration = fit_calibration(evidence, false_accept_rate)
+    calibration = fit_calibration(judged, false_accept_rate)
     return Outcome(
         calibration,
         n_present=made[False],
         n_absent=made[True],
-        top1=sum(e.right for e in evidence) / made[False],
-        accepted=sum(e.right and passes(e, calibration) for e in evidence) / made[False],
-        false_accepts=sum(e.absent and passes(e, calibration) for e in evidence),
+        top1=sum(j.best(calibration)[1] for j in judged) / made[False],
+        accepted=sum(passes(j, calibration) and j.best(calibration)[1] for j in judged)
+        / made[False],
+        false_accepts=sum(j.absent and passes(j, calibration) for j in judged),
+        judged=judged,
     )
 
 
@@ -121,16 +124,18 @@ def _anything(signal: np.ndarray) -> bool:
     return True
 
 
-def _most_similar(identifier: Identifier, signal: np.ndarray) -> Scored | None:
+def _judge(
+    scored: Sequence[Scored], identifier: Identifier, recording_id: str | None
+) -> list[tuple[Sequence[Evidence], bool]]:
     # By similarity, not by score: that is what is being fitted.
-    scored, _ = identifier.candidates([signal])
-    return max(scored, key=lambda s: s.similarity, default=None)
+    order = sorted(scored, key=lambda s: -s.options[0].similarity)[:_MAX_CANDIDATES]
+    found = [identifier.index.recording_id(s.alignment.recording) for s in order]
+    return [(s.options, name == recording_id) for s, name in zip(order, found, strict=True)]
 
 
-def passes(evidence: Evidence, calibration: Calibration) -> bool:
+def passes(judged: Judged, calibration: Calibration) -> bool:
     """Whether a candidate is reported at the default threshold."""
-    score = calibration.score(evidence.similarity, evidence.margin, evidence.n_pairs)
-    return score >= calibration.threshold
+    return probability(judged.best(calibration)[0]) >= calibration.threshold
 
 
 def _backgrounds(
@@ -152,7 +157,7 @@ def _clips(
     rng: np.random.Generator,
     usable: Callable[[np.ndarray], bool],
 ) -> Iterator[tuple[Path, np.ndarray]]:
-    made = 0
+    made, reach = 0, _PROBE_S * world.sample_rate // 2
     for _ in range(20 * n):
         if made == n:
             return
@@ -166,7 +171,8 @@ def _clips(
                 break
             start = int(rng.integers(len(signal) - length))
             clip = signal[start : start + length]
-            if np.sqrt(np.mean(np.square(clip))) < _SILENT_RMS:
+            around = signal[max(0, start + length // 2 - reach) : start + length // 2 + reach]
+            if np.sqrt(np.mean(np.square(clip))) < _SILENT_RMS or not usable(around):
                 continue
             made += 1
             yield path, world(clip, rng)
@@ -186,9 +192,9 @@ def _load(path: Path, sample_rate: int) -> np.ndarray:
 def _is_known(signal: np.ndarray, identifier: Identifier) -> bool:
     n = _PROBE_S * identifier.spec.sample_rate
     starts = np.linspace(0, max(0, len(signal) - n), _PROBES).astype(int)
-    probes = (_most_similar(identifier, signal[start : start + n]) for start in np.unique(starts))
-    return any(
-        best.similarity > _KNOWN_SIMILARITY and best.margin > _KNOWN_MARGIN
-        for best in probes
-        if best is not None
-    )
+    for start in np.unique(starts):
+        scored, _ = identifier.candidates([signal[start : start + n]])
+        best = max((s.options[0] for s in scored), key=lambda e: e.similarity, default=None)
+        if best and best.similarity > _KNOWN_SIMILARITY and best.lead > _KNOWN_MARGIN:
+            return True
+    return False

@@ -16,8 +16,17 @@ import pyarrow as pa
 
 from encoders.errors import EarmarkError
 from index.catalog import Catalog
+from index.columns import add_columns
 from index.schema import Status
 from pipelines.beam_options import quiet_logging
+from pipelines.columns import (
+    FillGaps,
+    choose_bundles,
+    explain_columns,
+    find_gaps,
+    parse_encoders,
+    unread,
+)
 from pipelines.inputs import Input, Listing, list_inputs
 from pipelines.progress import Counts, RunState, live_display
 from pipelines.shard import Job, load_encoders, make_shards
@@ -36,6 +45,9 @@ class IngestOptions:
     ----------
     fingerprint, vae : str
         Encoder bundles: names of shipped ones, or folders.
+    encoders : str, optional
+        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
+        catalog has are always written; new ones are added to all of it.
     precision : str, optional
         ``"int8"`` or ``"float32"``. [default: that of the catalog, int8 for a new one]
     keep_mfcc : str, optional
@@ -60,6 +72,7 @@ class IngestOptions:
 
     fingerprint: str = "fingerprint"
     vae: str = "vae"
+    encoders: str | None = None
     precision: str | None = None
     keep_mfcc: str | None = None
     max_failures: int | None = None
@@ -106,6 +119,12 @@ class IngestSummary:
         Whether too many failures ended the run early.
     index_seconds : float or None
         Wall time of bringing the index up to date; None if that was not needed.
+    columns : dict of str
+        Further columns of the catalog: names of the encoders that made them.
+    n_gaps : int
+        Parts of earlier runs that lacked a column; they have it now.
+    unread : list of str
+        Recordings of those parts that could not be read again: they have no such embedding.
     """
 
     n_inputs: int
@@ -127,6 +146,9 @@ class IngestSummary:
     reasons: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     stopped: bool = False
     index_seconds: float | None = None
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    n_gaps: int = 0
+    unread: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -147,7 +169,7 @@ def ingest(
     Parameters
     ----------
     inputs : sequence of str
-        Files, folders, globs, manifests, URIs.
+        Files, folders, globs, manifests, URIs. None are needed to add columns to a catalog.
     catalog_dir : str or Path
     options : IngestOptions, optional
     log : TextIO, optional
@@ -173,27 +195,63 @@ def ingest(
         )
     root = Path(catalog_dir)
     listing = list_inputs(inputs, all_files=options.all_files, exclude=root)
-    _require_inputs(inputs, listing)
     known = Catalog.open(root) if Catalog.exists(root) else None
+    if inputs or known is None or not options.encoders:
+        _require_inputs(inputs, listing)
     precision = options.precision or (known.config.fingerprint.precision if known else "int8")
     keep_mfcc = options.keep_mfcc or (known.config.keep_mfcc if known else "summary")
-    config = load_encoders(options.fingerprint, options.vae, precision).config(keep_mfcc)
+    job = _make_job(root, known, options, precision, keep_mfcc)
     if options.dry_run:
-        catalog = Catalog.open(root, config) if known else None
-        return _plan(listing, catalog, options)[0]
-    catalog = Catalog.open(root, config) if known else Catalog.create(root, config)
+        catalog = Catalog.open(root, job.config) if known else None
+        summary = _plan(listing, catalog, options)[0]
+        if catalog is not None:
+            summary.n_gaps = len(find_gaps(Catalog(root, job.config)))
+        return summary
+    catalog = Catalog.open(root, job.config) if known else Catalog.create(root, job.config)
     with catalog.writer_lock():
         # Again, in case that another process has made it or written to it in the meantime.
-        catalog = Catalog.open(root, config)
+        catalog = add_columns(Catalog.open(root, job.config), job.config.columns)
         catalog.clean()
+        job = dataclasses.replace(job, run=catalog.next_run(), config=catalog.config)
         summary, shards = _plan(listing, catalog, options)
+        summary.columns = {name: info.name for name, info in catalog.config.columns.items()}
+        # First what is there, so that one run's parts are either all complete or none.
+        _fill(catalog, job, options, summary, log)
         if shards:
-            job = Job(str(root), catalog.next_run(), options.fingerprint, options.vae, config)
             _run(shards, job, catalog, options, summary, log)
         if options.build_index and not catalog.index_is_current():
             summary.index_seconds = _build_index(catalog, log)
         summary.catalog_bytes = catalog.n_bytes()
     return summary
+
+
+def _make_job(
+    root: Path, known: Catalog | None, options: IngestOptions, precision: str, keep_mfcc: str
+) -> Job:
+    # Its configuration has the columns that the catalog is to have; the run is not known yet.
+    given = parse_encoders(options.encoders) if options.encoders else {}
+    fingerprint = given.get("fingerprint") or options.fingerprint
+    vae = given.get("vae") or options.vae
+    columns = choose_bundles(known, given)
+    with explain_columns(known, given):
+        config = load_encoders(fingerprint, vae, precision, columns).config(keep_mfcc)
+    return Job(str(root), 0, fingerprint, vae, config, columns)
+
+
+def _fill(
+    catalog: Catalog, job: Job, options: IngestOptions, summary: IngestSummary, log: TextIO
+) -> None:
+    gaps = find_gaps(catalog, options.retry_failed)
+    if not gaps:
+        return
+    with quiet_logging():
+        from pipelines.beam_job import run_job
+
+    state, threads = RunState(), _threads(options)
+    with live_display(sum(gap.n_recordings for gap in gaps), state.counts, log):
+        run_job(gaps, FillGaps(job), len(gaps), state, threads, options.beam_args)
+    summary.n_gaps = len(gaps)
+    summary.unread = unread(catalog, gaps)
 
 
 def _require_inputs(given: Sequence[str], listing: Listing) -> None:
@@ -258,13 +316,12 @@ def _run(
     with quiet_logging():
         from pipelines.beam_job import run_job, runner_of
 
-    embedded = runner_of(options.beam_args) is None
-    threads = options.threads or ((os.cpu_count() or 1) if embedded else 1)
+    embedded, threads = runner_of(options.beam_args) is None, _threads(options)
     state = RunState(options.max_failures)
     counts = state.counts if embedded else _CatalogCounts(catalog, job.run)
     cpu, begin = time.process_time(), time.monotonic()
     with live_display(summary.n_todo, counts, log):
-        run_job(shards, job, state, threads, options.beam_args)
+        run_job(shards, job, summary.n_todo, state, threads, options.beam_args)
     summary.elapsed_s = time.monotonic() - begin
     summary.cpu_s = time.process_time() - cpu if embedded else None
     rows = catalog.run_recordings(job.run)
@@ -277,6 +334,13 @@ def _run(
     _count(rows, summary)
     if options.max_failures is not None and summary.failed > options.max_failures:
         summary.stopped = True
+
+
+def _threads(options: IngestOptions) -> int:
+    from pipelines.beam_job import runner_of
+
+    embedded = runner_of(options.beam_args) is None
+    return options.threads or ((os.cpu_count() or 1) if embedded else 1)
 
 
 class _CatalogCounts:

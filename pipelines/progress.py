@@ -1,13 +1,15 @@
-"""How far an ingest is: counters that the threads share, and their live display."""
+"""How far a run is: counters that the threads share, and their live display."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from index.schema import Status
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # Seconds between two looks at the counters: on a terminal, and between plain lines.
 _LIVE_INTERVAL = 0.25
 _PLAIN_INTERVAL = 10.0
+# And between two looks at what lies on the disk.
+_PARTS_INTERVAL = 0.5
 
 
 class Interrupted(Exception):
@@ -85,7 +89,10 @@ class RunState:
 
 @contextlib.contextmanager
 def live_display(
-    n_inputs: int, counts: Callable[[], Counts], stream: TextIO | None = None
+    n_inputs: int,
+    counts: Callable[[], Counts],
+    stream: TextIO | None = None,
+    description: str = "Ingesting",
 ) -> Iterator[None]:
     """Show the counters while the body runs: a bar on a terminal, else a line every 10 s.
 
@@ -96,10 +103,12 @@ def live_display(
         Gives the counters; called from a thread of its own.
     stream : TextIO, optional
         [default: standard error]
+    description : str
+        What the bar says.
     """
     stream = stream or sys.stderr
-    show = _bar if stream.isatty() else _lines
     ended = threading.Event()
+    show = functools.partial(_bar, description) if stream.isatty() else _lines
     thread = threading.Thread(target=show, args=(n_inputs, counts, stream, ended), daemon=True)
     thread.start()
     try:
@@ -143,6 +152,30 @@ def task_display(
     yield line
 
 
+@contextlib.contextmanager
+def parts_display(
+    folder: Path, n_parts: int, description: str, stream: TextIO | None = None
+) -> Iterator[None]:
+    """Show how many of the parts of a run lie in its folder, whoever writes them: threads, other
+    processes, other machines."""
+    ended = threading.Event()
+    with task_display(description, stream) as show:
+
+        def watch() -> None:
+            while not ended.wait(_PARTS_INTERVAL):
+                done = sum(1 for _ in folder.glob("part-*"))
+                show(min(done, n_parts - 1), n_parts, {})
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        show(n_parts, n_parts, {})
+
+
 def _figures(figures: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3g}" for name, value in figures.items())
 
@@ -182,12 +215,16 @@ def _lines(
 
 
 def _bar(
-    n_inputs: int, counts: Callable[[], Counts], stream: TextIO, ended: threading.Event
+    description: str,
+    n_inputs: int,
+    counts: Callable[[], Counts],
+    stream: TextIO,
+    ended: threading.Event,
 ) -> None:
     begin = time.monotonic()
     columns = "files · {task.fields[failed]} failed · {task.fields[audio]} · ETA"
     with _progress(stream, columns) as progress:
-        task = progress.add_task("Ingesting", total=n_inputs, failed=0, audio="")
+        task = progress.add_task(description, total=n_inputs, failed=0, audio="")
         last = False
         while not last:
             last = ended.wait(_LIVE_INTERVAL)

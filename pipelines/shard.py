@@ -1,4 +1,4 @@
-"""One shard of inputs to one part of the catalog: a plain function, which Beam only calls.
+"""One shard of inputs to one part of the output: a plain function, which Beam only calls.
 
 A shard runs in one thread, file by file, so that its memory is that of one file's decoder and a
 few megabytes of windows; several shards run at the same time.
@@ -18,24 +18,23 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from encoders.audio import open_audio
+from encoders.audio import AudioStream, open_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import AudioError, BundleError
-from encoders.features import SILENCE_DB, mfcc, mfcc_summary, stream_windows
+from encoders.features import SILENCE_DB, FeatureSpec, mfcc, mfcc_summary, stream_windows
 from index.catalog import Catalog, part_name
 from index.config import CatalogConfig, EncoderInfo
 from index.schema import Status
 from pipelines.inputs import Input, local_path, open_input, path_to_uri
 from pipelines.progress import RunState
-from pipelines.workers import in_threads
 
-_WINDOWS_PER_BATCH = 64
+WINDOWS_PER_BATCH = 64
 _HASH_BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What all shards of a run have in common.
+    """What all shards of an ingest have in common: its :class:`~pipelines.workers.Work`.
 
     Parameters
     ----------
@@ -46,6 +45,8 @@ class Job:
     fingerprint, vae : str
         Names or folders of the encoder bundles.
     config : CatalogConfig
+    columns : tuple of (str, str)
+        Names of the further columns, and of their bundles.
     """
 
     catalog: str
@@ -53,57 +54,62 @@ class Job:
     fingerprint: str
     vae: str
     config: CatalogConfig
+    columns: tuple[tuple[str, str], ...] = ()
+
+    def load_encoders(self) -> Encoders:
+        """The bundles, loaded once per process."""
+        precision = self.config.fingerprint.precision
+        return load_encoders(self.fingerprint, self.vae, precision, self.columns)
+
+    def prepare(self) -> None:
+        """Load the bundles, once per process."""
+        self.load_encoders()
+
+    def process(self, shard: Sequence[Input], state: RunState) -> int:
+        """Turn a shard into a part of the catalog."""
+        return process_shard(shard, self, self.load_encoders(), state)
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """The two encoders of a catalog."""
+    """The two encoders of a catalog, and those of its further columns."""
 
     fingerprint: Bundle
     vae: Bundle
+    columns: dict[str, Bundle] = dataclasses.field(default_factory=dict)
 
     def config(self, keep_mfcc: str) -> CatalogConfig:
         """The configuration of a catalog made with them."""
+        columns = {name: _info(bundle) for name, bundle in self.columns.items()}
         return CatalogConfig(
-            self.fingerprint.spec, _info(self.fingerprint), _info(self.vae), keep_mfcc
+            self.fingerprint.spec, _info(self.fingerprint), _info(self.vae), keep_mfcc, columns
         )
 
 
 @functools.lru_cache(maxsize=4)
-def load_encoders(fingerprint: str, vae: str, precision: str) -> Encoders:
-    """Load both bundles, once per process.
+def load_encoders(
+    fingerprint: str, vae: str, precision: str, columns: tuple[tuple[str, str], ...] = ()
+) -> Encoders:
+    """Load all bundles, once per process.
 
     Raises
     ------
     BundleError
         If one is missing or damaged, or they need different features.
     """
-    encoders = Encoders(load_bundle(fingerprint, precision), load_bundle(vae, precision))
+    encoders = Encoders(
+        load_bundle(fingerprint, precision),
+        load_bundle(vae, precision),
+        {name: load_bundle(bundle, precision) for name, bundle in columns},
+    )
     for bundle, kind in ((encoders.fingerprint, "siamese"), (encoders.vae, "vae")):
         if bundle.kind != kind:
             raise BundleError(
                 f"{bundle.folder} is a {bundle.kind} bundle; --encoder takes a siamese, --vae a vae"
             )
-    encoders.vae.check_spec(encoders.fingerprint.spec)
+    for bundle in (encoders.vae, *encoders.columns.values()):
+        bundle.check_spec(encoders.fingerprint.spec)
     return encoders
-
-
-def process_shards(
-    shards: Sequence[Sequence[Input]], job: Job, state: RunState, threads: int
-) -> list[int]:
-    """Process several shards, ``threads`` at a time.
-
-    Returns
-    -------
-    n_rows : list of int
-        Status rows of each shard: as many as it has inputs, unless the run was stopped.
-    """
-    config = job.config
-    encoders = load_encoders(job.fingerprint, job.vae, config.fingerprint.precision)
-
-    return in_threads(
-        lambda shard: process_shard(shard, job, encoders, state), shards, state, threads
-    )
 
 
 def process_shard(shard: Sequence[Input], job: Job, encoders: Encoders, state: RunState) -> int:
@@ -136,8 +142,8 @@ def process_shard(shard: Sequence[Input], job: Job, encoders: Encoders, state: R
     with catalog.part_writer() as writer:
         for item in shard:
             recording = _Recording(item, job.config, encoders, state)
-            for batch in recording.windows():
-                writer.write_windows(batch)
+            for batch, columns in recording.windows():
+                writer.write_windows(batch, columns)
             rows.append(recording.row)
             state.add_file(recording.row["status"])
             if state.stopped:
@@ -168,8 +174,8 @@ class _Recording:
             "labels": list(item.labels),
         }
 
-    def windows(self) -> Iterator[pa.RecordBatch]:
-        """Decode and embed; the row is complete after the last batch."""
+    def windows(self) -> Iterator[tuple[pa.RecordBatch, dict[str, pa.RecordBatch]]]:
+        """Decode and embed, windows and further columns; the row is complete after the last."""
         if self._item.problem is not None:
             self._fail(*self._item.problem)
             return
@@ -185,32 +191,21 @@ class _Recording:
             self._fail(stage, _one_line(error.strerror or error))
 
     def _hash(self, file: BinaryIO) -> None:
-        digest = hashlib.blake2b(digest_size=16)
-        n_bytes = 0
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-            n_bytes += len(block)
-            self._state.check()
-        file.seek(0)
-        self.row["recording_id"] = digest.hexdigest()
-        self._n_hashed = n_bytes
+        self.row["recording_id"], self._n_hashed = hash_file(file, self._state)
 
-    def _embed(self, file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    def _embed(self, file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, dict[str, pa.RecordBatch]]]:
         spec, row = self._config.spec, self.row
         peak_db = -np.inf
-        path = local_path(self._item.uri)
-        # libsndfile reads a path faster than a Python file, but must be able to encode it.
-        by_path = path is not None and path_to_uri(str(path)) == str(path)
-        with open_audio(path if path and by_path else file, spec.sample_rate) as stream:
+        with open_sound(self._item.uri, file, spec) as stream:
             row.update(dataclasses.asdict(stream.info))
-            for start, windows in stream_windows(stream.blocks(), spec, _WINDOWS_PER_BATCH):
+            for start, windows in stream_windows(stream.blocks(), spec, WINDOWS_PER_BATCH):
                 self._state.check()
                 batch = self._to_arrow(start, windows)
                 peak_db = max(peak_db, float(windows.max()))
                 self._state.add_seconds(stream.seconds_decoded - row["seconds_decoded"])
                 row["seconds_decoded"] = stream.seconds_decoded
                 row["n_windows"] += len(windows)
-                yield batch
+                yield batch, embed_columns(windows, self._encoders.columns, self._config)
             row["seconds_decoded"] = stream.seconds_decoded
             if stream.problem is not None:
                 self._fail("decode", stream.problem)
@@ -259,6 +254,47 @@ class _Recording:
         if self.row.get("error"):
             reason = f"{reason}; {self.row['error']}"
         self.row.update(status=status.value, stage=stage, error=reason)
+
+
+def hash_file(file: BinaryIO, state: RunState) -> tuple[str, int]:
+    """The recording_id of an open file, which is rewound, and its size in bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    n_bytes = 0
+    while block := file.read(_HASH_BLOCK):
+        digest.update(block)
+        n_bytes += len(block)
+        state.check()
+    file.seek(0)
+    return digest.hexdigest(), n_bytes
+
+
+def open_sound(uri: str, file: BinaryIO, spec: FeatureSpec) -> AudioStream:
+    """Decode an open input, by its path if it is a file of this machine."""
+    path = local_path(uri)
+    # libsndfile reads a path faster than a Python file, but must be able to encode it.
+    by_path = path is not None and path_to_uri(str(path)) == str(path)
+    return open_audio(path if path and by_path else file, spec.sample_rate)
+
+
+def embed_columns(
+    windows: np.ndarray, encoders: dict[str, Bundle], config: CatalogConfig
+) -> dict[str, pa.RecordBatch]:
+    """The rows of further columns.
+
+    Parameters
+    ----------
+    windows : np.ndarray [shape=(n, window_frames, n_mels)]
+    encoders : dict of Bundle
+        By the names of their columns.
+    config : CatalogConfig
+        Has those columns.
+    """
+    return {
+        name: pa.RecordBatch.from_arrays(
+            [_lists(encoder.encode(windows))], schema=config.column_schema(name)
+        )
+        for name, encoder in encoders.items()
+    }
 
 
 def _lists(vectors: np.ndarray) -> pa.Array:

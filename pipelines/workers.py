@@ -1,15 +1,31 @@
-"""Shards side by side in one worker."""
+"""What is done with the shards of a run, and how: side by side in one worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pipelines.progress import RunState
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
+
+
+class Work(Protocol):
+    """What is done with every shard of a run: ingest's, a bulk match's. Travels to the workers."""
+
+    def prepare(self) -> None:
+        """Load, once per process, what all shards need."""
+
+    def process(self, shard: Any, state: RunState) -> int:
+        """Do a shard; doing it twice is the same as once.
+
+        Returns
+        -------
+        n_done : int
+            What is done of it, of the number that the run expects of all shards.
+        """
 
 
 def in_threads(

@@ -12,7 +12,12 @@ from conftest import ROOT, SAMPLE_RATE
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import _dedup_chromaprint as peer
-from _dedup_scores import recall_by_variant, score_pairs, shares_waveform
+from _dedup_scores import (
+    pairs_between_sources,
+    recall_by_variant,
+    score_pairs,
+    shares_waveform,
+)
 from _planting import Plant, Planter, Unclear, truth, voices
 
 from encoders.audio import load_audio, open_audio
@@ -52,7 +57,9 @@ def test_scores_of_right_wrong_and_missing_pairs(tmp_path: Path) -> None:
         row(a, c, DuplicateKind.EXCERPT, 0.0, 1.0),
         row(c, d, DuplicateKind.SAME_AUDIO, 0.0, 0.0),
     ]
-    scores, between = score_pairs([a, b, c, d], rows, set())
+    plants = [a, b, c, d]
+    between = pairs_between_sources(plants, rows)
+    scores = score_pairs(plants, rows, set(), between)
     excerpt = scores["excerpt"]
     assert (excerpt["precision"], excerpt["recall"]) == (0.5, 0.5)
     assert excerpt["time_error_median_s"] == pytest.approx(0.02)

@@ -17,6 +17,7 @@ from encoders.siamese import (
     contrastive_margin,
     cosine_similarity,
     nt_xent,
+    sup_con,
     triplet,
     triplet_hard,
 )
@@ -328,3 +329,30 @@ def test_a_folded_network_has_the_learned_similarity() -> None:
     after = model(levels, training=False)
     np.testing.assert_allclose(cosine_similarity(after, after), expected, atol=1e-5)
     assert not np.allclose(cosine_similarity(before, before), expected, atol=1e-3)
+
+
+def test_sup_con_is_the_mean_log_share_of_each_positive() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(7, 4)).astype(np.float32)
+    classes = np.array([0, 0, 1, 1, 1, 2, 3], np.int32)
+    scores = np.exp(unit(vectors) @ unit(vectors).T / 0.2)
+    of_each = []
+    for i in range(5):  # The last two are alone in their classes.
+        others = [j for j in range(7) if j != i]
+        positives = [j for j in others if classes[j] == classes[i]]
+        of_each.append(
+            -np.mean([np.log(scores[i, j] / scores[i, others].sum()) for j in positives])
+        )
+    value = sup_con(tf.constant(vectors), tf.constant(classes), 0.2)
+    assert float(value) == pytest.approx(np.mean(of_each), rel=1e-5)
+
+
+def test_sup_con_of_pairs_is_nt_xent() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (tf.constant(rng.normal(size=(5, 8)), tf.float32) for _ in range(2))
+    classes = tf.constant([0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
+    pairs = nt_xent(a, b, np.zeros((5, 5), bool), temperature=0.1)
+    assert float(sup_con(tf.concat([a, b], 0), classes, 0.1)) == pytest.approx(
+        float(pairs), rel=1e-5
+    )
+    assert float(sup_con(a, tf.range(5))) == 0.0

@@ -37,6 +37,7 @@ KEYS = [
     "reference_end_s",
     "score",
     "speed",
+    "alternatives",
 ]
 
 
@@ -203,7 +204,7 @@ def test_the_threshold_decides_what_is_reported(
 ) -> None:
     identifier = Identifier(catalog, FINGERPRINT)
     # Scores that are far from 0 and 1.
-    identifier.bundle.calibration = Calibration(-14.0, 14.0, 10.0, 0.1)
+    identifier.bundle.calibration = Calibration(-14.0, {"similarity": 14.0, "lead": 10.0})
     clip = cut(music[0], 8.0, 4.0)
     everything = identifier.identify(clip, SAMPLE_RATE, threshold=0, top=100)
     scores = [m.score for m in everything]
@@ -218,7 +219,9 @@ def test_the_threshold_decides_what_is_reported(
     assert some == [m for m in everything if m.score >= between]
     assert 0 < len(some) < len(everything)
     # Without a threshold, that of the encoder.
-    identifier.bundle.calibration = Calibration(-14.0, 14.0, 10.0, 0.1, threshold=between)
+    identifier.bundle.calibration = Calibration(
+        -14.0, {"similarity": 14.0, "lead": 10.0}, threshold=between
+    )
     assert identifier.identify(clip, SAMPLE_RATE, top=100) == some
 
 
@@ -252,7 +255,7 @@ def test_silence_around_a_clip_does_not_move_it(
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_times_stay_within_the_files(identifier: Identifier, demo_tracks: Path, where: str) -> None:
+def test_times_stay_within_the_files(shipped: Identifier, demo_tracks: Path, where: str) -> None:
     # Two seconds of another sound, then the first seconds of the recording; or its end, then that.
     path = demo_tracks / "musicbox.mp3"
     signal = load_audio(path, SAMPLE_RATE)
@@ -260,7 +263,7 @@ def test_times_stay_within_the_files(identifier: Identifier, demo_tracks: Path, 
     parts = [other, signal[: 5 * SAMPLE_RATE]] if where == "before" else [
         signal[-5 * SAMPLE_RATE :], other
     ]  # fmt: skip
-    matches = identifier.identify(np.concatenate(parts), SAMPLE_RATE, threshold=0, top=100)
+    matches = shipped.identify(np.concatenate(parts), SAMPLE_RATE, threshold=0, top=100)
     best = matches[0]
     assert best.reference == str(path)
     start = -2.0 if where == "before" else len(signal) / SAMPLE_RATE - 5
@@ -289,12 +292,12 @@ def test_a_match_is_the_json_lines_contract(
     line = json.loads(json.dumps(match.to_dict()))
     assert list(line) == KEYS
     kinds = [type(value) for value in line.values()]
-    assert kinds == [str, int, str, str, float, float, float, float, float, float]
+    assert kinds == [str, int, str, str, float, float, float, float, float, float, list]
     assert line["query"] == "é\n"
     assert len(line["recording_id"]) == 32
     nothing = Match(query="x", rank=0, reference=None).to_dict()
     assert list(nothing) == KEYS
-    assert nothing == dict.fromkeys(KEYS) | {"query": "x", "rank": 0}
+    assert nothing == dict.fromkeys(KEYS) | {"query": "x", "rank": 0, "alternatives": ()}
 
 
 def test_the_reference_is_named_as_it_was_given(

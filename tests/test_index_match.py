@@ -20,7 +20,7 @@ from index_helpers import (
 
 from encoders.bundle import Calibration
 from index.build import build_index
-from index.calibration import Evidence, fit_calibration
+from index.calibration import Judged, fit_calibration
 from index.match import STEPS, Alignment, Scored, find_alignments, score_alignments
 from index.search import FingerprintIndex
 
@@ -58,7 +58,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> FingerprintIndex:
 def calibration(index: FingerprintIndex) -> Calibration:
     """Fitted on the sounds that no other test asks for."""
     rng = np.random.default_rng(6)
-    evidence = []
+    judged = []
     for seed in [*range(12), *STRANGERS[:20]]:
         for seconds in (1, 3, 8):
             start = rng.uniform(0, SECONDS - seconds)
@@ -66,9 +66,8 @@ def calibration(index: FingerprintIndex) -> Calibration:
             best = scored(query, index, Calibration())[0]
             absent = seed >= STRANGERS.start
             right = index.uri(best.alignment.recording) == str(seed)
-            n_pairs = best.alignment.n_pairs
-            evidence.append(Evidence(best.similarity, best.margin, n_pairs, right, absent))
-    return fit_calibration(evidence)
+            judged.append(Judged([(best.options, right)], absent))
+    return fit_calibration(judged)
 
 
 def query_of(
@@ -95,7 +94,7 @@ def query_of(
 
 
 def scored(query: np.ndarray, index: FingerprintIndex, calibration: Calibration) -> list[Scored]:
-    return score_alignments(find_alignments(query, index), index, calibration)
+    return score_alignments(query, find_alignments(query, index), index, calibration)
 
 
 def times(a: Alignment, query: np.ndarray) -> Iterator[tuple[float, float]]:
@@ -177,7 +176,7 @@ def test_the_same_sound_indexed_twice_is_no_rival(
         uris = {index.uri(s.alignment.recording) for s in (first, second)}
         assert uris == {"twice", "twice again"}
         assert second.score >= calibration.threshold
-        assert second.margin > 0.15
+        assert second.evidence.lead > 0.15
         for s in (first, second):
             assert s.alignment.lag * STEP_S == pytest.approx(20.3, abs=0.15)
         assert all(s.score < calibration.threshold for s in others)
@@ -193,9 +192,10 @@ def test_another_sound_that_fits_as_well_is_a_rival(tmp_path: Path) -> None:
     query /= np.linalg.norm(query, axis=1, keepdims=True)
     first, second = scored(query, index, Calibration())[:2]
     assert {first.alignment.recording, second.alignment.recording} == {0, 1}
-    assert first.similarity > 0.6
-    assert first.margin < 0.1
-    assert second.margin == pytest.approx(second.similarity - first.similarity)
+    assert first.evidence.similarity > 0.6
+    assert first.evidence.lead < 0.1
+    lag_behind = second.evidence.similarity - first.evidence.similarity
+    assert second.evidence.lead == pytest.approx(lag_behind, abs=1e-4)
     clean = scored(Sound(1, 20).fingerprints(starts), index, Calibration())[0]
     assert clean.score > first.score
 

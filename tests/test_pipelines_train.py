@@ -15,6 +15,7 @@ import pytest
 from ingest_helpers import VAE, rows, run
 
 from encoders import recipes, siamese, vae
+from encoders.audio import load_audio
 from encoders.bundle import load_bundle
 from encoders.decision import SIMILARITIES
 from encoders.degrade import shipped_rooms
@@ -74,6 +75,48 @@ def earmark(capsys: pytest.CaptureFixture[str]) -> Earmark:
         return int(ended.value.code or 0), heard.out, heard.err
 
     return call
+
+
+@pytest.mark.usefixtures("small")
+def test_an_event_bundle_is_trained_and_works(
+    demo_tracks: Path, earmark: Earmark, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "corpus.csv", tmp_path / "run"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "role", "split", "label", "source"])
+        for name, label in (("palace.ogg", "a"), ("hacienda.mp3", "b"), ("musicbox.mp3", "a")):
+            for split in ("train", "dev"):
+                writer.writerow([demo_tracks / name, "event", split, label, name])
+        writer.writerow([demo_tracks / "restaurant.ogg", "noise", "train", "", ""])
+    command = ("train", "event", "--corpus", path, "--out", out, "--channels", "8,12,16")
+    command += ("--hidden", 24, "--dim", 20, "--temperature", 0.2)
+    code, said, progress = earmark(*command, "--steps", 4)
+    assert code == 0
+    assert f"--encoders event={out / 'bundle'}" in said
+    assert "Training: 4 of 4 loss " in progress
+    meta = json.loads((out / "bundle" / "bundle.json").read_text())
+    assert (meta["name"], meta["kind"], meta["dim"]) == ("event", "siamese", 20)
+    assert meta["training"]["classes"] == ["a", "b"]
+    assert meta["training"]["temperature"] == 0.2
+    exact, quick = (load_bundle(out / "bundle", p) for p in ("float32", "int8"))
+    frames = log_mel(load_audio(demo_tracks / "palace.ogg", 16_000)[:80_000], exact.spec)
+    windows = cut_windows(frames, exact.spec)
+    a, b = exact.encode(windows), quick.encode(windows)
+    assert a.shape == (len(windows), 20)
+    assert np.einsum("nd,nd->n", a, b).mean() > 0.9
+    # It goes on from the checkpoint, and another run starts from its weights.
+    assert earmark(*command, "--steps", 5)[0] == 0
+    again = (*command[:5], tmp_path / "again", *command[6:], "--steps", 1)
+    assert earmark(*again, "--from", out)[0] == 0
+    assert earmark(*again[:5], tmp_path / "third", *again[6:], "--from", out / "bundle")[0] == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_events_need_labels(corpus: Path, earmark: Earmark, tmp_path: Path) -> None:
+    code, _, told = earmark("train", "event", "--corpus", corpus, "--out", tmp_path)
+    assert code == 2
+    assert "no two events of one label in split 'train'" in told
 
 
 @pytest.mark.parametrize(
@@ -290,6 +333,7 @@ def test_a_bad_corpus_is_one_sentence(
         ("siamese", "--corpus", ".", "--out", "run", "--channels", ""),
         ("siamese", "--corpus", ".", "--out", "run", "--pairs", "12"),
         ("siamese", "--corpus", ".", "--out", "run", "--margin", "0.1"),
+        ("event", "--corpus", ".", "--out", "run", "--margin", "0.1"),
     ],
 )
 def test_wrong_use_is_told(

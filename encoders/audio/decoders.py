@@ -144,15 +144,31 @@ class AvDecoder:
     """FFmpeg through PyAV: everything else."""
 
     def __init__(self, source: Source, demuxer: str) -> None:
+        source.seek(0)
+        self._open(source, demuxer, {})
+
+    @classmethod
+    def live(cls, source: Any, options: dict[str, str]) -> AvDecoder:
+        """Of a URL, or of a file object that can only be read.
+
+        Raises
+        ------
+        DecoderError
+        """
+        decoder = cls.__new__(cls)
+        decoder._open(source, None, options)
+        return decoder
+
+    def _open(self, source: Any, demuxer: str | None, options: dict[str, str]) -> None:
         import av
 
         av.logging.set_level(None)
         self._failure = av.FFmpegError
-        source.seek(0)
         try:
-            self._container = av.open(source, mode="r", format=demuxer)
+            self._container = av.open(source, mode="r", format=demuxer, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise DecoderError(_reason(error)) from error
+        demuxer = demuxer or self._container.format.name
         streams = self._container.streams.audio
         if not streams:
             self._container.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ class Trained:
 
     bundle: Path
     figures: dict[str, float]
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Build Keras layers under a policy such as ``"mixed_bfloat16"``."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def write_description(

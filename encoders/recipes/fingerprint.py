@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,14 @@ from encoders.experiment import Progress, Tally, examine, log_run
 from encoders.export import export_network
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput, MfccInput
-from encoders.recipes.common import N_CALIBRATION, Announce, Caches, Trained, write_description
+from encoders.recipes.common import (
+    N_CALIBRATION,
+    Announce,
+    Caches,
+    Trained,
+    precision,
+    write_description,
+)
 from encoders.siamese import (
     DISTANCES,
     LOSSES,
@@ -152,7 +158,7 @@ def train_siamese(
 
     batches = pairs(train, rooms[:seen], config.seed)
     held_back = pairs(dev, rooms[seen:], config.seed + 1)
-    with _precision("mixed_bfloat16" if config.mixed_precision else "float32"):
+    with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
         model = build_siamese(spec.window_frames, inputs.n_bands, recipe.network)
     cost = count_cost(model)
     if announce:
@@ -243,15 +249,3 @@ def _calibrate(
         "equal_error_rate": decision.equal_error_rate,
         "strict_misses": decision.strict_misses,
     }
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    import keras
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

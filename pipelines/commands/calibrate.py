@@ -28,6 +28,10 @@ import click
     "--cache", type=click.Path(file_okay=False, path_type=Path), default=Path("pcm"),
     show_default=True, metavar="DIR", help="Where decoded background sound is kept.",
 )  # fmt: skip
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG",
+    help="Draw how the score tells right from wrong.",
+)  # fmt: skip
 def command(
     catalog_dir: Path,
     corpus: Path,
@@ -37,6 +41,7 @@ def command(
     seed: int,
     false_accepts: float,
     cache: Path,
+    plot: Path | None,
 ) -> None:
     """Fit the score of matches, and its default threshold, to real clips.
 
@@ -61,6 +66,10 @@ def command(
             lambda done, n: show(done, n, {}),
         )  # fmt: skip
     write_calibration(bundle, outcome.calibration)
+    if plot is not None:
+        from pipelines.plots import plot_calibration
+
+        plot_calibration(outcome.judged, outcome.calibration, plot)
     click.echo(
         f"{outcome.n_present} clips in the catalog: {outcome.top1:.1%} have the right recording on "
         f"top, {outcome.accepted:.1%} at the threshold {outcome.calibration.threshold}. "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.cli import EXIT_INTERRUPTED
+from pipelines.commands.evaluate_events import events
 
 if TYPE_CHECKING:
     from pipelines.evaluate.results import Results
@@ -36,7 +37,11 @@ def command() -> None:
     \b
     Example:
       earmark evaluate fingerprints --corpus corpus.csv --out evaluation
+      earmark evaluate events --corpus corpus.csv --out evaluation-events
     """
+
+
+command.add_command(events)
 
 
 @command.command("fingerprints")

@@ -26,6 +26,7 @@ COLUMNS = ["Query", "Rank", "Reference", "Query from–to", "Reference from–to
     "--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="K",
     help="At most this many matches for each clip.",
 )  # fmt: skip
+@click.option("--all", "all_matches", is_flag=True, help="All matches of each clip.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), metavar="T",
     help="Report scores from T; 0 gives the best candidates whatever their score "
@@ -40,13 +41,16 @@ def command(
     catalog_dir: Path,
     clips: tuple[str, ...],
     top: int,
+    all_matches: bool,
     threshold: float | None,
     encoder: str | None,
     output_format: str,
 ) -> None:
     """Find out which recording in the catalog DIR each CLIP is from, and where in it.
 
-    A CLIP is an audio or video file in any format that ingest reads, or - for standard input.
+    A CLIP is an audio or video file in any format that ingest reads, or - for standard input. It
+    may hold several recordings, after one another or at once, and each is a match of its own; the
+    repeats of a loop are one match and its alternatives.
 
     \b
     Examples:
@@ -67,7 +71,9 @@ def command(
     for clip in clips:
         source = sys.stdin.buffer.read() if clip == "-" else clip
         try:
-            matches = identifier.identify(source, top=top, threshold=threshold, name=clip)
+            matches = identifier.identify(
+                source, top=None if all_matches else top, threshold=threshold, name=clip
+            )
         except AudioError as error:
             failed += 1
             matches = []
@@ -91,7 +97,8 @@ def table_row(match: Match) -> Sequence[str]:
         str(match.rank),
         match.reference,
         f"{clock(match.query_start_s)} – {clock(match.query_end_s)}",
-        f"{clock(match.reference_start_s)} – {clock(match.reference_end_s)}",
+        f"{clock(match.reference_start_s)} – {clock(match.reference_end_s)}"
+        + (f" (+{len(match.alternatives)})" if match.alternatives else ""),
         f"{match.speed:.2f}",
         f"{match.score:.2f}",
     ]

@@ -52,7 +52,7 @@ def describe(catalog: Catalog) -> dict[str, Any]:
         "parts": len(catalog.parts()),
         "bytes": catalog.n_bytes(),
         "index": _describe_index(catalog),
-        "encoders": config["encoders"],
+        "encoders": {**config["encoders"], **config.get("columns", {})},
         "spec": config["spec"],
         "keep_mfcc": config["keep_mfcc"],
     }

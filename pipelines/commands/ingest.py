@@ -24,6 +24,9 @@ EXIT_SOME_FAILED = 1
 EXIT_TOO_MANY_FAILED = 3
 EXIT_INTERRUPTED = 130
 
+# Recordings named in the summary, at most.
+_SHOWN = 5
+
 _AFTER_DASHES = "earmark.after_dashes"
 
 
@@ -56,6 +59,11 @@ class _Ingest(click.Command):
 @click.option(
     "--vae", default="vae", show_default=True, metavar="BUNDLE",
     help="Autoencoder for the latents: the name of a shipped bundle, or a folder.",
+)  # fmt: skip
+@click.option(
+    "--encoders", metavar="NAME[=BUNDLE],…",
+    help="Embeddings to store: fingerprint and vae, which every catalog has, and further ones "
+    "such as event. A new one is added to what the catalog holds. [default: those it has]",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["int8", "float32"]),
@@ -110,6 +118,8 @@ def command(
     Examples:
       earmark ingest ~/Music --catalog my-catalog
       earmark ingest 'takes/*.wav' labels.csv --catalog my-catalog --keep-mfcc full
+      earmark ingest sounds --catalog my-catalog --encoders fingerprint,vae,event
+      earmark ingest --catalog my-catalog --encoders event
       earmark ingest gs://bucket/audio --catalog /mnt/catalog --runner=FlinkRunner
 
     Exit codes: 0 every input gave audio (some of it perhaps incomplete), 1 some inputs failed,
@@ -138,7 +148,7 @@ def command(
     if summary.stopped:
         click.echo(f"Stopped: more than {options.max_failures} inputs failed.", err=True)
         sys.exit(EXIT_TOO_MANY_FAILED)
-    sys.exit(EXIT_SOME_FAILED if summary.failed or summary.n_missing else 0)
+    sys.exit(EXIT_SOME_FAILED if summary.failed or summary.n_missing or summary.unread else 0)
 
 
 def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> None:
@@ -157,6 +167,8 @@ def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> 
         facts["Skipped"] += " (--all-files to try them)"
     if dry_run:
         facts["To do"] = f"{summary.n_todo:,} in {summary.n_shards:,} shards"
+        if summary.n_gaps:
+            facts["To do"] += f"; columns of {summary.n_gaps:,} parts"
         print_facts(facts, "Dry run: nothing was written")
         return
     facts["OK"] = f"{summary.ok:,}"
@@ -171,6 +183,12 @@ def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> 
         if summary.cpu_s is not None and summary.seconds:
             per_hour = summary.cpu_s / (summary.seconds / 3600)
             facts["CPU"] = f"{per_hour:.1f} s per hour of audio"
+    if summary.columns:
+        facts["Columns"] = ", ".join(summary.columns)
+    if summary.n_gaps:
+        facts["Columns"] += f" (added to {summary.n_gaps:,} parts)"
+    if summary.unread:
+        facts["Not read again"] = f"{len(summary.unread):,} (--retry-failed)"
     if summary.index_seconds is not None:
         facts["Index"] = f"built in {summary.index_seconds:.1f} s"
     facts["Catalog"] = f"{catalog_dir}, {format_bytes(summary.catalog_bytes)}"
@@ -179,5 +197,7 @@ def _print_summary(summary: IngestSummary, catalog_dir: Path, dry_run: bool) -> 
         click.echo(f"  {n:,} × {printable(reason)}")
     if summary.reasons:
         click.echo(f"Which ones: earmark failures {catalog_dir}")
+    for uri in summary.unread[:_SHOWN]:
+        click.echo(f"  gone or changed since it was ingested: {printable(uri)}")
     if summary.windows or summary.n_done_before:
         click.echo(f"Next: earmark identify {catalog_dir} CLIP")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,17 @@ if TYPE_CHECKING:
     from encoders.cost import Cost
 
 # About what the shipped bundles went through.
-STEPS = {"siamese": 8000, "vae": 2200}
+STEPS = {"siamese": 8000, "event": 3000, "vae": 2200}
+
+# Choices beside the shape of the network that each kind has.
+_CHOICES = {
+    "siamese": {"loss", "similarity", "inputs", "n_pairs", "temperature", "margin"},
+    "event": {"temperature"},
+    "vae": set[str](),
+}
+
+# How ingest is told of a bundle of each kind.
+_OPTIONS = {"siamese": "--encoder ", "event": "--encoders event=", "vae": "--vae "}
 
 # What is said of a run in the end, by the name of its figure.
 _SAID = {
@@ -38,18 +49,20 @@ class _Numbers(click.ParamType):
 
 
 @click.command("train")
-@click.argument("kind", type=click.Choice(["siamese", "vae"]))
+@click.argument("kind", type=click.Choice(["siamese", "event", "vae"]))
 @click.option(
     "--corpus", required=True, type=click.Path(exists=True, path_type=Path), metavar="CSV|DIR",
-    help="CSV with the columns path, role (music, speech, noise, event) and split (train, dev); "
-    "or a folder of music.",
+    help="CSV with the columns path, role (music, speech, noise, event) and split (train, dev), "
+    "for event also label; or a folder of music.",
 )  # fmt: skip
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
     help="Gets the checkpoints, the TensorBoard logs, and in the end the bundle and a line in "
     "experiment.json.",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="[default: 8000; vae 2200]")
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="[default: 8000; event 3000; vae 2200]"
+)
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -57,7 +70,8 @@ class _Numbers(click.ParamType):
 )
 @click.option(
     "--channels", type=_Numbers(), metavar="N,N,…",
-    help="Of the convolutions. [default: 32,48,96,192,320; vae 16,32,64,128]",
+    help="Of the convolutions. [default: 32,48,96,192,320; event 24,40,96,160,256; "
+    "vae 16,32,64,128]",
 )  # fmt: skip
 @click.option(
     "--hidden", type=click.IntRange(min=1), metavar="N",
@@ -81,7 +95,7 @@ class _Numbers(click.ParamType):
 )  # fmt: skip
 @click.option(
     "--temperature", type=click.FloatRange(0.0, min_open=True),
-    help="Of nt-xent. [siamese; default: 0.05]",
+    help="Of nt-xent and of the loss of event. [siamese, event; default: 0.05; event 0.1]",
 )  # fmt: skip
 @click.option(
     "--margin", type=click.FloatRange(0.0, min_open=True),
@@ -89,12 +103,13 @@ class _Numbers(click.ParamType):
 )  # fmt: skip
 @click.option(
     "--mixed-precision", is_flag=True,
-    help="Multiply in bfloat16: faster where the processor has instructions for it. [siamese]",
+    help="Multiply in bfloat16: faster where the processor has instructions for it. "
+    "[siamese, event]",
 )  # fmt: skip
 @click.option(
     "--from", "start", metavar="DIR|BUNDLE",
     help="Start from the weights of an earlier run, its --out, or of a bundle: a folder, or "
-    "'fingerprint' for the one that comes with earmark. [siamese]",
+    "'fingerprint' for the one that comes with earmark. [siamese, event]",
 )  # fmt: skip
 @click.option(
     "--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -121,13 +136,15 @@ def command(
       earmark train siamese --corpus corpus.csv --out runs/fingerprint
       earmark train siamese --corpus corpus.csv --out runs/triplet --loss triplet --dim 64
       earmark train siamese --corpus ~/Music --out runs/mine --from fingerprint --steps 1000
+      earmark train event --corpus corpus.csv --out runs/event
       earmark train vae --corpus ~/Music --out runs/vae --steps 2000
       tensorboard --logdir runs
     """
     given = {name: value for name, value in choices.items() if value is not None}
     shape = {name: given.pop(name) for name in ("dim", "channels", "hidden") if name in given}
-    if kind == "vae" and (given or mixed_precision or start):
-        raise click.UsageError("the options marked [siamese] are not for vae")
+    foreign = set(given) - _CHOICES[kind]
+    if foreign or (kind == "vae" and (mixed_precision or start)):
+        raise click.UsageError(f"options that are not marked [{kind}] are not for {kind}")
 
     from encoders import recipes
     from encoders.corpus import read_corpus
@@ -141,15 +158,18 @@ def command(
     config = TrainingConfig(
         steps or STEPS[kind], learning_rate, seed, mixed_precision=mixed_precision
     )
+    recipe: Any = VaeConfig(**shape) if kind == "vae" else None
     if kind == "siamese":
         recipe = recipes.SiameseRecipe(SiameseConfig(**shape), **given)
+    elif kind == "event":
+        network = dataclasses.replace(recipes.EventRecipe().network, **shape)
+        recipe = recipes.EventRecipe(network, **given)
     origin = _origin(start) if start is not None else None
     spec, items = FeatureSpec(), read_corpus(corpus)
+    audio: Any = recipes.EventClips if kind == "event" else recipes.Caches
     with task_display("Decoding") as show:
         train, dev = (
-            recipes.Caches.build(
-                items, split, cache or out / "pcm", spec, lambda done, n: show(done, n, {})
-            )
+            audio.build(items, split, cache or out / "pcm", spec, lambda done, n: show(done, n, {}))
             for split in ("train", "dev")
         )
     with task_display("Training") as show:
@@ -157,21 +177,17 @@ def command(
         def progress(step: int, figures: dict[str, float]) -> None:
             show(step, config.steps, figures)
 
-        if kind == "siamese":
-            trained = recipes.train_siamese(
-                train, dev, out, spec, config, recipe, progress, origin, _announce
-            )
+        if kind == "vae":
+            trained = recipes.train_vae(train, dev, out, spec, config, recipe, progress, _announce)
         else:
-            trained = recipes.train_vae(
-                train, dev, out, spec, config, VaeConfig(**shape), progress, _announce
-            )
+            fit: Any = recipes.train_events if kind == "event" else recipes.train_siamese
+            trained = fit(train, dev, out, spec, config, recipe, progress, origin, _announce)
     for name, sentence in _SAID.items():
         if name in trained.figures:
             click.echo(sentence.format(trained.figures[name]).capitalize())
-    option = "--vae" if kind == "vae" else "--encoder"
     click.echo(
         f"The bundle is in {trained.bundle}; use it with: "
-        f"earmark ingest … {option} {trained.bundle}"
+        f"earmark ingest … {_OPTIONS[kind]}{trained.bundle}"
     )
 
 

@@ -102,8 +102,8 @@ class Worker:
         ranks = (rank for rank, m in enumerate(matches, 1) if m.recording_id == right)
         return dataclasses.replace(
             self.judge((query, answer)),
-            similarity=scored[0].similarity,
-            margin=scored[0].margin,
+            similarity=scored[0].evidence.similarity,
+            margin=scored[0].evidence.lead,
             rank=next(ranks, None),
         )
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TextIO
 
-import apache_beam as beam
-
-from pipelines.beam_job import run_elements, runner_of, shared_state, state_of
+from pipelines.beam_job import run_job, runner_of
 from pipelines.pairs.stages import Stage
-from pipelines.progress import RunState, task_display
-from pipelines.workers import in_threads
-
-# Seconds between two looks at what is done.
-_POLL_INTERVAL = 0.5
+from pipelines.progress import RunState, parts_display
 
 
-class ProcessStage(beam.DoFn):
-    """Numbers of shards in, (shards, files) out."""
+@dataclasses.dataclass(frozen=True)
+class StageWork:
+    """The shards of a stage by their numbers: a :class:`~pipelines.workers.Work`."""
 
-    def __init__(self, stage: Stage, threads: int, token: str) -> None:
-        self._stage = stage
-        self._threads = threads
-        self._token = token
+    stage: Stage
 
-    def process(self, shards: list[int]) -> Iterator[tuple[int, int]]:
-        """Write the file of every shard that has none yet."""
-        state = state_of(self._token)
-        missing = [shard for shard in shards if not self._stage.part(shard).exists()]
-        in_threads(lambda shard: self._stage.process(shard, state), missing, state, self._threads)
-        yield len(shards), sum(self._stage.part(shard).exists() for shard in shards)
+    def prepare(self) -> None:
+        """A stage loads what it needs shard by shard."""
+
+    def process(self, shard: int, state: RunState) -> int:
+        """Write the file of a shard, unless it is there."""
+        if not self.stage.part(shard).exists():
+            self.stage.process(shard, state)
+        return int(self.stage.part(shard).exists())
 
 
 def run_stage(
@@ -69,30 +62,5 @@ def run_stage(
     todo = [shard for shard in shards if not stage.part(shard).exists()]
     if not todo:
         return
-    state = RunState()
-    with shared_state(state) as token, _display(stage, len(shards), title, log):
-        dofn = ProcessStage(stage, threads, token)
-        run_elements(todo, dofn, len(todo), state, threads, beam_args)
-
-
-@contextlib.contextmanager
-def _display(stage: Stage, n_shards: int, title: str, log: TextIO) -> Iterator[None]:
-    # What is done is counted on disk: the workers may be other processes, on other machines.
-    ended = threading.Event()
-    folder = stage.part(0).parent
-
-    with task_display(title, log) as show:
-
-        def watch() -> None:
-            while not ended.wait(_POLL_INTERVAL):
-                done = sum(1 for _ in folder.glob("part-*"))
-                show(min(done, n_shards - 1), n_shards, {})
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join(timeout=5.0)
-        show(n_shards, n_shards, {})
+    with parts_display(stage.part(0).parent, len(shards), title, log):
+        run_job(todo, StageWork(stage), len(todo), RunState(), threads, beam_args)

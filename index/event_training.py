@@ -1,0 +1,322 @@
+"""Fit the event classifier: examples, linear heads, and scores that are probabilities.
+
+Everything that turns evidence into scores is measured on recordings that were held back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from encoders.bundle import unit_vectors
+from encoders.features import FeatureSpec
+from index.column_index import ColumnIndex
+from index.event_examples import TrainingSet
+from index.event_model import EventClass, EventModel, nearest
+
+LINEAR_FROM = 5
+"""A class with this many examples gets a linear head."""
+
+_MOST_EXAMPLES = 16
+_N_FOLDS = 3
+_RIDGE = 3e-5
+_ITERATIONS = 25
+# A window that holds the class against this many that do not: what a score takes for granted.
+_NEGATIVE_WEIGHT = 4.0
+# Without a second example to try it on: three deviations above other sounds is an even chance.
+_UNTRIED = (-4.5, 1.5, 0.0)
+_THRESHOLDS = np.linspace(0.2, 0.98, 40)
+# Of other windows at most this share may pass, or this share of as many as are of the class,
+# however many more of the class would be found.
+_FALSE_ACCEPTS = 0.005
+_FALSE_ACCEPTS_BESIDE = 0.15
+_ENOUGH_TO_CHOOSE = 5
+# Recordings without labels may hold the sound. This share of their windows, the likest to it, is
+# not taken for proof of anything when scores and thresholds are fitted.
+_DOUBTFUL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evidence:
+    """What held-back windows look like, NaN where there was nothing to compare with.
+
+    Attributes
+    ----------
+    near, head : np.ndarray [shape=(n, n_classes)]
+    """
+
+    near: np.ndarray
+    head: np.ndarray
+
+
+def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> EventModel:
+    """Fit a classifier.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        From :func:`index.event_examples.training_set`.
+    index : ColumnIndex
+        Where it is from.
+    spec : FeatureSpec
+        Of the catalog.
+    """
+    evidence = _held_back(data)
+    positive, known = data.targets == 1, data.targets >= 0
+    n_examples = np.array([len(_examples_of(data, c)) for c in range(len(data.names))])
+    linear = n_examples >= LINEAR_FROM
+    near_scale = [_spread(evidence.near[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
+    head_scale = [_spread(evidence.head[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
+    near = _standardise(evidence.near, near_scale)
+    head = np.where(linear, _standardise(evidence.head, head_scale), 0.0)
+    trusted = known & ~_doubtful(near, data.certain)
+    calibrations = {
+        kind: _calibrate(near, head, positive, trusted, np.flatnonzero(linear == kind))
+        for kind in (False, True)
+    }
+    examples = [_prototypes(data, c) for c in _all(data)]
+    heads = fit_heads(data.vectors, data.targets)
+    heads[~linear] = 0.0
+    classes = []
+    for c, name in enumerate(data.names):
+        calibration = calibrations[bool(linear[c])]
+        constant, by_near, by_head = calibration
+        tried = trusted[:, c] & np.isfinite(near[:, c]) & np.isfinite(head[:, c])
+        scores = scipy.special.expit(constant + by_near * near[tried, c] + by_head * head[tried, c])
+        figures = _choose(scores, positive[tried, c]) if n_examples[c] >= _ENOUGH_TO_CHOOSE else {}
+        classes.append(
+            EventClass(
+                name,
+                "linear" if linear[c] else "prototype",
+                int(n_examples[c]),
+                len(np.unique(data.recordings[positive[:, c]])),
+                near_scale[c],
+                head_scale[c],
+                calibration,
+                **{"threshold": 0.5, **figures},
+            )
+        )
+    info = index.info
+    return EventModel(
+        info.column,
+        info.encoder,
+        spec,
+        info.scaling,
+        tuple(classes),
+        heads,
+        np.concatenate(examples),
+        tuple(map(len, examples)),
+    )
+
+
+def fit_heads(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Logistic regressions, one against the rest, with the same ridge for all classes.
+
+    Parameters
+    ----------
+    vectors : np.ndarray [shape=(n, dim)]
+    targets : np.ndarray [shape=(n, n_classes)]
+        1, 0, or -1 where it is unknown.
+
+    Returns
+    -------
+    heads : np.ndarray [shape=(n_classes, dim + 1), dtype=float32]
+        The bias last; zero for a class without positives.
+    """
+    n, dim = vectors.shape
+    n_classes = targets.shape[1]
+    inputs = np.concatenate([vectors, np.ones((n, 1))], axis=1).astype(np.float32)
+    positive, negative = targets == 1, targets == 0
+    # Both sides weigh the same in every class, whatever their numbers.
+    weights = (
+        positive * (0.5 / np.maximum(positive.sum(axis=0), 1))
+        + negative * (0.5 / np.maximum(negative.sum(axis=0), 1))
+    ).astype(np.float32)
+    weights[:, ~positive.any(axis=0)] = 0.0
+    signs = np.where(positive, 1.0, -1.0).astype(np.float32)
+    ridge = np.full(dim + 1, _RIDGE)
+    ridge[-1] = 0.0
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        heads = flat.reshape(n_classes, dim + 1)
+        margins = signs * (inputs @ heads.T.astype(np.float32))
+        # log(1 + exp(-m)) and its slope from one exponential that cannot overflow.
+        decay = np.exp(-np.abs(margins))
+        loss = float((weights * (np.log1p(decay) - np.minimum(margins, 0.0))).sum())
+        slopes = weights * signs * (np.where(margins > 0, decay, np.float32(1.0)) / (1.0 + decay))
+        gradient = ridge * heads - slopes.T @ inputs
+        return loss + 0.5 * float((ridge * heads**2).sum()), gradient.astype(np.float64).ravel()
+
+    found = scipy.optimize.minimize(
+        objective,
+        _discriminants(vectors, positive).ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _ITERATIONS},
+    )
+    heads = found.x.reshape(n_classes, dim + 1).astype(np.float32)
+    heads[~positive.any(axis=0)] = 0.0
+    return heads
+
+
+def _discriminants(vectors: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    # Fisher's, with one covariance for all: near enough for the regression to need few steps.
+    mean = vectors.mean(axis=0)
+    covariance = np.cov(vectors, rowvar=False) + 1e-3 * np.eye(vectors.shape[1])
+    counts = np.maximum(positive.sum(axis=0), 1)
+    means = (positive.T.astype(np.float32) @ vectors) / counts[:, None]
+    heads = np.linalg.solve(covariance, (means - mean).T).T
+    biases = -((means + mean) / 2 * heads).sum(axis=1)
+    return np.concatenate([heads, biases[:, None]], axis=1)
+
+
+def _all(data: TrainingSet) -> range:
+    return range(len(data.names))
+
+
+def _examples_of(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> np.ndarray:
+    # Numbers of the labelled stretches of a class.
+    mine = data.targets[:, c] == 1
+    if rows is not None:
+        mine &= rows
+    return np.unique(data.examples[mine])
+
+
+def _prototypes(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> np.ndarray:
+    # Unit vectors that a sound of the class has to be near to [shape=(n, dim)].
+    mine = data.targets[:, c] == 1
+    if rows is not None:
+        mine &= rows
+    vectors, numbers = data.vectors[mine], data.examples[mine]
+    means = np.stack([vectors[numbers == e].mean(axis=0) for e in np.unique(numbers)])
+    if len(means) > _MOST_EXAMPLES:
+        means = _centres(unit_vectors(means), _MOST_EXAMPLES)
+    elif len(means) > 1:
+        means = np.concatenate([means, means.mean(axis=0, keepdims=True)])
+    return unit_vectors(means).astype(np.float32)
+
+
+def _centres(vectors: np.ndarray, n: int) -> np.ndarray:
+    # Spherical k-means, from points that are far apart, so that it is the same each time.
+    chosen = [int(np.argmax(vectors @ vectors.mean(axis=0)))]
+    while len(chosen) < n:
+        chosen.append(int(np.argmin((vectors @ vectors[chosen].T).max(axis=1))))
+    centres = vectors[chosen]
+    for _ in range(10):
+        nearest_centre = np.argmax(vectors @ centres.T, axis=1)
+        for k in np.unique(nearest_centre):
+            centres[k] = vectors[nearest_centre == k].mean(axis=0)
+        centres = unit_vectors(centres)
+    return centres
+
+
+def _held_back(data: TrainingSet) -> _Evidence:
+    shape = data.targets.shape
+    evidence = _Evidence(np.full(shape, np.nan), np.full(shape, np.nan))
+    _, groups = np.unique(data.groups, return_inverse=True)
+    folds = np.random.default_rng(0).permutation(groups.max() + 1)[groups] % _N_FOLDS
+    for fold in range(_N_FOLDS):
+        held, rest = folds == fold, folds != fold
+        if not held.any():
+            continue
+        heads = fit_heads(data.vectors[rest], data.targets[rest])
+        head = data.vectors[held] @ heads[:, :-1].T + heads[:, -1]
+        for c in _all(data):
+            if len(_examples_of(data, c, rest)):
+                examples = _prototypes(data, c, rest)
+                evidence.near[held, c] = nearest(data.vectors[held], examples, (len(examples),))[
+                    :, 0
+                ]
+                evidence.head[held, c] = head[:, c]
+    for c in _all(data):
+        # A class of one example is always held back as a whole: other sounds can be compared.
+        blank = np.isnan(evidence.near[:, c]) & (data.targets[:, c] == 0)
+        if blank.any():
+            examples = _prototypes(data, c)
+            evidence.near[blank, c] = nearest(data.vectors[blank], examples, (len(examples),))[:, 0]
+            evidence.head[blank, c] = 0.0
+    return evidence
+
+
+def _spread(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
+    others = values[chosen & np.isfinite(values)]
+    if len(others) < 2:
+        return 0.0, 1.0
+    return round(float(others.mean()), 5), round(max(float(others.std()), 1e-3), 5)
+
+
+def _standardise(values: np.ndarray, scales: Sequence[tuple[float, float]]) -> np.ndarray:
+    means, deviations = np.array(scales).T
+    return (values - means) / deviations
+
+
+def _doubtful(near: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    # Windows of recordings without labels that may be of a class [shape=(n, n_classes)].
+    if certain.all():
+        return np.zeros(near.shape, bool)
+    limits = np.nanquantile(near[~certain], 1.0 - _DOUBTFUL, axis=0)
+    return ~certain[:, None] & (near >= limits)
+
+
+def _calibrate(
+    near: np.ndarray,
+    head: np.ndarray,
+    positive: np.ndarray,
+    known: np.ndarray,
+    classes: np.ndarray,
+) -> tuple[float, float, float]:
+    # One calibration for all classes of a kind: each alone has too few windows held back.
+    usable = known[:, classes] & np.isfinite(near[:, classes]) & np.isfinite(head[:, classes])
+    right = positive[:, classes] & usable
+    if not right.any():
+        return _UNTRIED
+    wrong = ~positive[:, classes] & usable
+    weights = right / np.maximum(right.sum(axis=0), 1) + wrong * (
+        _NEGATIVE_WEIGHT / np.maximum(wrong.sum(axis=0), 1)
+    )
+    weights[:, ~right.any(axis=0)] = 0.0
+    taken = weights > 0
+    weight = weights[taken] / weights.sum()
+    inputs = np.stack([np.ones(int(taken.sum())), near[:, classes][taken], head[:, classes][taken]])
+    signs = np.where(right[taken], 1.0, -1.0)
+
+    def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (coefficients @ inputs)
+        loss = float(weight @ np.logaddexp(0.0, -margins))
+        gradient = -(inputs @ (weight * signs * scipy.special.expit(-margins)))
+        pull = 1e-3 * np.array([0.0, 1.0, 1.0]) * coefficients
+        return loss + 0.5 * float(pull @ coefficients), gradient + pull
+
+    found = scipy.optimize.minimize(
+        objective,
+        np.array(_UNTRIED),
+        jac=True,
+        method="L-BFGS-B",
+        # Being nearer must never count against a sound.
+        bounds=[(None, None), (0.0, None), (0.0, None)],
+    )
+    constant, by_near, by_head = (round(float(v), 4) for v in found.x)
+    return constant, by_near, by_head
+
+
+def _choose(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:
+    # The threshold of the best F1 among those that let few other sounds pass, and its figures.
+    n_positive = int(positive.sum())
+    allowed = max(_FALSE_ACCEPTS * (len(positive) - n_positive), _FALSE_ACCEPTS_BESIDE * n_positive)
+    best: dict[str, float] = {}
+    for threshold in _THRESHOLDS:
+        found = scores >= threshold
+        hits, n_found = int((found & positive).sum()), int(found.sum())
+        f1 = 2 * hits / max(1, n_found + n_positive)
+        if hits and n_found - hits <= allowed and f1 > best.get("f1", 0.0):
+            best = {
+                "threshold": round(float(threshold), 3),
+                "precision": round(hits / n_found, 3),
+                "recall": round(hits / n_positive, 3),
+                "f1": round(f1, 3),
+            }
+    return best or {"threshold": 0.5, "precision": 0.0, "recall": 0.0, "f1": 0.0}

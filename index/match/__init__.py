@@ -1,0 +1,31 @@
+"""Hits to matches: which recording, from where to where, and how sure.
+
+Query windows are taken ``STEPS`` times as densely as reference windows, so that the alignment of a
+query with a recording is a whole number of query steps: ``lag = STEPS * j - i`` for reference
+window ``j`` and query window ``i``. Every hit proposes a lag (``candidates``); those whose
+surroundings agree best are rescored with all windows of the sequence, at several speeds
+(``align``); what speaks for each and against it (``evidence``) becomes a score (``score``).
+"""
+
+from index.match.align import Alignment, Hits, find_alignments, lay, refine
+from index.match.candidates import STEPS
+from index.match.evidence import FEATURES, Evidence
+from index.match.score import Scored, score_alignments
+
+__all__ = [
+    "EDGE",
+    "FEATURES",
+    "STEPS",
+    "Alignment",
+    "Evidence",
+    "Hits",
+    "Scored",
+    "find_alignments",
+    "lay",
+    "refine",
+    "score_alignments",
+]
+
+EDGE = STEPS // 2
+"""Query windows before the first whole one and after the last: a clip of one second, too, meets the
+reference windows on both sides of it."""
