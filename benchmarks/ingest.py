@@ -2,9 +2,10 @@
 
 Takes an hour each of real vorbis and mp3 from FOLDER and measures, one after the other and several
 times over: decoding alone to mono 16 kHz in one thread; the whole ingest, listing and index
-included, with one thread and with one per core; and audfprint (PyPI audfprint2, plain defaults)
-where it is installed. What the same command costs on one second of audio, its start-up, is taken
-off and shown apart. Ratios are medians of the ratios within one repeat.
+included, with one thread and with one per core, and with the event encoder's column as well; and
+audfprint (PyPI audfprint2, plain defaults) where it is installed. What the same command costs on
+one second of audio, its start-up, is taken off and shown apart. Ratios are medians of the ratios
+within one repeat.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -178,10 +180,15 @@ def measure(
     encoders = load_encoders(options.fingerprint, options.vae, options.precision or "int8")
     sample_rate = encoders.fingerprint.spec.sample_rate
     one_thread = IngestOptions(options.fingerprint, options.vae, options.precision, threads=1)
+    ways = {
+        "ingest": options,
+        "ingest, 1 thread": one_thread,
+        "ingest with the column event, 1 thread": dataclasses.replace(one_thread, encoders="event"),
+    }
     taken: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
         taken["decode"].append(cpu_of(decode_all, paths, sample_rate))
-        for name, settings in (("ingest", options), ("ingest, 1 thread", one_thread)):
+        for name, settings in ways.items():
             fixed = cpu_of(ingest_all, [one_second], settings)
             whole = cpu_of(ingest_all, paths, settings)
             taken[name].append(whole - fixed)

@@ -83,8 +83,9 @@ class Mixer:
         while at < seconds * RATE:
             kind = kinds[self._rng.choice(len(kinds), p=shares / shares.sum())]
             signal, path, start_s = self._item(kind)
-            # A jingle and speech stand alone, all else fades.
-            overlap = fade if len(signal) > 3 * fade and at and kind != "speech" else 0
+            # Jingles and speech stand alone, all else fades.
+            alone = {"jingle", "speech"} & {kind, planted[-1].kind if planted else "speech"}
+            overlap = 0 if alone or len(signal) < 3 * fade else fade
             begin = max(0, at - overlap)
             if overlap:
                 ramp = np.linspace(0, 1, overlap, dtype=np.float32)

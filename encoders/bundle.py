@@ -286,7 +286,7 @@ def unit_vectors(rows: np.ndarray) -> np.ndarray:
 
 
 def load_bundle(name_or_path: str | Path, precision: str = "int8") -> Bundle:
-    """Load a bundle by the name of a shipped one (``fingerprint``, ``vae``) or by its folder."""
+    """Load a shipped bundle by its name (``fingerprint``, ``vae``, ``event``) or by a folder."""
     if precision not in ("int8", "float32"):
         raise BundleError(f"unknown precision {precision!r}: int8 or float32")
     shipped = SHIPPED / str(name_or_path)

@@ -66,42 +66,71 @@ def build_index(
         generation stays.
     """
     chosen = policy.from_factory(factory) if factory is not None else None
-    recordings = catalog.indexed_recordings()
-    dim = catalog.config.fingerprint.dim
-    rows = row_table(recordings)
-    n_rows = int(rows["n_rows"].to_numpy().sum())
+    rows = row_table(catalog.indexed_recordings())
     with catalog.new_generation() as folder:
-        with VectorWriter(folder, dim) as writer:
-            n_sounding = copy_fingerprints(catalog, writer, n_rows, progress)
-        kind = chosen or policy.choose(n_sounding)
-        info = GenerationInfo(
-            encoder_sha256=catalog.config.fingerprint.sha256,
-            kind=kind,
-            by_size=factory is None,
-            dim=dim,
-            n_rows=n_rows,
-            n_recordings=recordings.num_rows,
-            n_vectors=writer.n_vectors,
-            n_sounding=n_sounding,
-            n_at_build=n_sounding,
-            recall=1.0,
-            row_tables=("rows-1.parquet",),
-            segments=(),
-            files={VECTORS: writer.stretches},
-        )
-        pq.write_table(rows, folder / info.row_tables[0], compression="zstd")
-        vectors, every_row = map_vectors(folder, info), np.arange(n_rows)
-        if not kind.is_flat:
-            index = _train(vectors, n_sounding, kind, progress)
-            faiss.write_index(index, str(folder / TRAINED))
-            add_rows(index, vectors, every_row, progress)
-            segment = write_segment(folder, "lists-1.bin", index, n_rows)
-            info = dataclasses.replace(info, segments=(segment,))
-        recall = recall_against_exact(
-            open_nearest(folder, info, vectors, every_row), vectors, every_row
-        )
-        info = dataclasses.replace(info, recall=require_recall(recall, kind.factory))
-        write_info(folder, info)
+        with VectorWriter(folder, catalog.config.fingerprint.dim) as writer:
+            n_rows = int(rows["n_rows"].to_numpy().sum())
+            copy_fingerprints(catalog, writer, n_rows, progress)
+        return index_rows(folder, writer, rows, catalog.config.fingerprint.sha256, chosen, progress)
+
+
+def index_rows(
+    folder: Path,
+    written: VectorWriter,
+    rows: pa.Table,
+    encoder_sha256: str,
+    chosen: IndexKind | None = None,
+    progress: Progress | None = None,
+) -> GenerationInfo:
+    """Make a row store a generation: train, add every row, check against exact search.
+
+    Parameters
+    ----------
+    folder : Path
+    written : VectorWriter
+        That has written the row store there.
+    rows : pa.Table
+        ``index.schema.ROWS`` that cover it.
+    encoder_sha256 : str
+        Of what made it.
+    chosen : IndexKind, optional
+        [default: by size]
+    progress : callable, optional
+
+    Raises
+    ------
+    CatalogError
+        If the index finds too little.
+    """
+    kind = chosen or policy.choose(written.n_sounding, written.dim)
+    info = GenerationInfo(
+        encoder_sha256=encoder_sha256,
+        kind=kind,
+        by_size=chosen is None,
+        dim=written.dim,
+        n_rows=written.n_vectors,
+        n_recordings=rows.num_rows,
+        n_vectors=written.n_vectors,
+        n_sounding=written.n_sounding,
+        n_at_build=written.n_sounding,
+        recall=1.0,
+        row_tables=("rows-1.parquet",),
+        segments=(),
+        files={VECTORS: written.stretches},
+    )
+    pq.write_table(rows, folder / info.row_tables[0], compression="zstd")
+    vectors, every_row = map_vectors(folder, info), np.arange(info.n_rows)
+    if not kind.is_flat:
+        index = _train(vectors, info.n_sounding, kind, progress)
+        faiss.write_index(index, str(folder / TRAINED))
+        add_rows(index, vectors, every_row, progress)
+        segment = write_segment(folder, "lists-1.bin", index, info.n_rows)
+        del index
+        info = dataclasses.replace(info, segments=(segment,))
+    nearest = open_nearest(folder, info, vectors, every_row)
+    recall = recall_against_exact(nearest, vectors, every_row)
+    info = dataclasses.replace(info, recall=require_recall(recall, kind.factory))
+    write_info(folder, info)
     return info
 
 
@@ -132,22 +161,15 @@ def copy_fingerprints(
     n_rows: int,
     progress: Progress | None,
     recording_ids: pa.Array | None = None,
-) -> int:
-    """Append the fingerprints of a catalog, or of some recordings of it, to a row store.
-
-    Returns
-    -------
-    n_sounding : int
-        Windows that are not silence.
-    """
-    n_sounding, begin = 0, writer.n_vectors
+) -> None:
+    """Append the fingerprints of a catalog, or of some recordings of it, to a row store."""
+    begin = writer.n_vectors
     columns = ["fingerprint", "peak_db"]
     for batch in catalog.iter_windows(columns, recording_ids=recording_ids):
         fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
         # A zero vector is near nothing: silence is never what was found.
         fingerprints[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
         writer.append(fingerprints)
-        n_sounding += int(fingerprints.any(axis=1).sum())
         if progress:
             progress("Reading windows", writer.n_vectors - begin, n_rows)
     if writer.n_vectors - begin != n_rows:
@@ -155,7 +177,6 @@ def copy_fingerprints(
             f"{catalog.path} is damaged: {writer.n_vectors - begin:,} windows where its recordings "
             f"have {n_rows:,}"
         )
-    return n_sounding
 
 
 def add_rows(

@@ -10,7 +10,7 @@
 
 A recordings part is the commit of its windows part: windows without their twin do not exist for
 a reader. The rows of one input may stand in several parts, when it changed between runs of
-ingest; that of the latest run counts.
+ingest or has been removed; that of the latest run counts.
 """
 
 from __future__ import annotations
@@ -193,8 +193,7 @@ class Catalog:
 
     def part_writer(self) -> PartWriter:
         """Writer of a new part."""
-        config, columns = self.config, self.config.column_schemas
-        return PartWriter(self.path, config.windows_schema, config.recordings_schema, columns)
+        return PartWriter(self.path, self.config)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The current row of every input, sorted by uri.
@@ -212,6 +211,17 @@ class Catalog:
         """All the rows that one run of ingest has committed so far."""
         parts = [name for name in self.parts() if name.startswith(run_prefix(run))]
         return self._read_recordings(RECORDINGS.names, parts).select(RECORDINGS.names)
+
+    def all_rows(self, parts: list[str] | None = None) -> pa.Table:
+        """Every row of every part, or of some, in the order of the parts.
+
+        Returns
+        -------
+        table : pa.Table
+            ``index.schema.RECORDINGS``; part, its number in :meth:`parts`; and current, whether no
+            later run has another row for the same input.
+        """
+        return self._read_recordings(RECORDINGS.names, parts)
 
     def indexed_recordings(self) -> pa.Table:
         """Recordings that have windows, each once, in the order of :meth:`iter_windows`.
@@ -280,21 +290,6 @@ class Catalog:
         for part in np.unique(part_of_row):
             mine = part_of_row == part
             yield names[part], join_spans(first[mine], first[mine] + n[mine])
-
-    def check_part(self, name: str) -> None:
-        """Read all of a part.
-
-        Raises
-        ------
-        CatalogError
-            If either half of it is missing or damaged.
-        """
-        rows = self._read_recordings(RECORDINGS.names, [name])
-        n_windows = sum(rows["n_windows"].to_pylist())
-        path = self.path / "windows" / name
-        columns = self.config.windows_schema.names
-        for _ in read_spans(path, [(0, n_windows)], columns, 4096, self.config.windows_schema):
-            pass
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).

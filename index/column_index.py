@@ -39,8 +39,8 @@ from index.storage import TEMPORARY, publish, sync_folder, temporary_name, write
 
 Progress = Callable[[int, int], None]
 
-# Kinds of sound are broad: one list in 64 finds the same regions as more do.
-_PROBED_SHARE = 64
+# Kinds of sound are broad: one list in 128 finds the same regions as more do.
+_PROBED_SHARE = 128
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
 

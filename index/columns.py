@@ -71,7 +71,10 @@ def find_column(catalog: Catalog, column: str) -> tuple[str, EncoderInfo]:
 
 
 def iter_embeddings(
-    catalog: Catalog, column: str, batch_size: int = 4096
+    catalog: Catalog,
+    column: str,
+    batch_size: int = 4096,
+    recording_ids: pa.Array | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows of ``catalog.indexed_recordings()``.
 
@@ -82,6 +85,8 @@ def iter_embeddings(
         A name in :func:`stored_columns`, or ``"vae"``.
     batch_size : int
         Rows in memory at a time, and at most in a batch.
+    recording_ids : pa.Array, optional
+        Only of these. [default: of all]
 
     Yields
     ------
@@ -96,7 +101,7 @@ def iter_embeddings(
         If the catalog has no such column, or a part of it is missing or damaged.
     """
     name, _ = find_column(catalog, column)
-    for part, spans in catalog.window_spans():
+    for part, spans in catalog.window_spans(recording_ids):
         yield from read_part(catalog, name, part, spans, batch_size)
 
 

@@ -19,7 +19,8 @@ from index.event_examples import TrainingSet
 from index.event_model import EventClass, EventModel, nearest
 
 LINEAR_FROM = 5
-"""A class with this many examples gets a linear head."""
+"""A class with so many examples, those counted that were judged not to be of it, gets a linear
+head."""
 
 _MOST_EXAMPLES = 16
 _N_FOLDS = 3
@@ -29,6 +30,9 @@ _ITERATIONS = 25
 _NEGATIVE_WEIGHT = 4.0
 # Without a second example to try it on: three deviations above other sounds is an even chance.
 _UNTRIED = (-4.5, 1.5, 0.0)
+_UNTRIED_LINEAR = (-4.5, 0.75, 0.75)
+# Until so many windows have been tried, these are what calibration is drawn to.
+_TRUST = 4.0
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
 # Of other windows at most this share may pass, or this share of as many as are of the class,
 # however many more of the class would be found.
@@ -68,14 +72,22 @@ def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> Even
     evidence = _held_back(data)
     positive, known = data.targets == 1, data.targets >= 0
     n_examples = np.array([len(_examples_of(data, c)) for c in range(len(data.names))])
-    linear = n_examples >= LINEAR_FROM
+    n_judged = n_examples + _count_refuted(data)
+    linear = (n_judged >= LINEAR_FROM) & (n_examples >= 2)
     near_scale = [_spread(evidence.near[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
     head_scale = [_spread(evidence.head[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
     near = _standardise(evidence.near, near_scale)
     head = np.where(linear, _standardise(evidence.head, head_scale), 0.0)
     trusted = known & ~_doubtful(near, data.certain)
     calibrations = {
-        kind: _calibrate(near, head, positive, trusted, np.flatnonzero(linear == kind))
+        kind: _calibrate(
+            near,
+            head,
+            positive,
+            trusted,
+            np.flatnonzero(linear == kind),
+            _UNTRIED_LINEAR if kind else _UNTRIED,
+        )
         for kind in (False, True)
     }
     examples = [_prototypes(data, c) for c in _all(data)]
@@ -132,10 +144,12 @@ def fit_heads(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
     inputs = np.concatenate([vectors, np.ones((n, 1))], axis=1).astype(np.float32)
     positive, negative = targets == 1, targets == 0
     # Both sides weigh the same in every class, whatever their numbers.
-    weights = (
-        positive * (0.5 / np.maximum(positive.sum(axis=0), 1))
-        + negative * (0.5 / np.maximum(negative.sum(axis=0), 1))
-    ).astype(np.float32)
+    weights = positive * (0.5 / np.maximum(positive.sum(axis=0), 1)) + negative * (
+        0.5 / np.maximum(negative.sum(axis=0), 1)
+    )
+    # What somebody has said that it is not weighs as much as what it is.
+    weights = np.where(_refuted(targets), 0.5 / np.maximum(positive.sum(axis=0), 1), weights)
+    weights = weights.astype(np.float32)
     weights[:, ~positive.any(axis=0)] = 0.0
     signs = np.where(positive, 1.0, -1.0).astype(np.float32)
     ridge = np.full(dim + 1, _RIDGE)
@@ -184,6 +198,18 @@ def _examples_of(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> n
     if rows is not None:
         mine &= rows
     return np.unique(data.examples[mine])
+
+
+def _refuted(targets: np.ndarray) -> np.ndarray:
+    # A judgement is about one class only, and says nothing of the others.
+    refuted: np.ndarray = (targets == 0) & (targets < 0).any(axis=1, keepdims=True)
+    return refuted
+
+
+def _count_refuted(data: TrainingSet) -> np.ndarray:
+    # Recordings with a stretch that was judged not to be of a class, for each class.
+    judged = _refuted(data.targets)
+    return np.array([len(np.unique(data.recordings[judged[:, c]])) for c in _all(data)])
 
 
 def _prototypes(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> np.ndarray:
@@ -268,12 +294,13 @@ def _calibrate(
     positive: np.ndarray,
     known: np.ndarray,
     classes: np.ndarray,
+    prior: tuple[float, float, float],
 ) -> tuple[float, float, float]:
     # One calibration for all classes of a kind: each alone has too few windows held back.
     usable = known[:, classes] & np.isfinite(near[:, classes]) & np.isfinite(head[:, classes])
     right = positive[:, classes] & usable
     if not right.any():
-        return _UNTRIED
+        return prior
     wrong = ~positive[:, classes] & usable
     weights = right / np.maximum(right.sum(axis=0), 1) + wrong * (
         _NEGATIVE_WEIGHT / np.maximum(wrong.sum(axis=0), 1)
@@ -283,17 +310,18 @@ def _calibrate(
     weight = weights[taken] / weights.sum()
     inputs = np.stack([np.ones(int(taken.sum())), near[:, classes][taken], head[:, classes][taken]])
     signs = np.where(right[taken], 1.0, -1.0)
+    trust = _TRUST / int(right.sum())
 
     def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         margins = signs * (coefficients @ inputs)
         loss = float(weight @ np.logaddexp(0.0, -margins))
         gradient = -(inputs @ (weight * signs * scipy.special.expit(-margins)))
-        pull = 1e-3 * np.array([0.0, 1.0, 1.0]) * coefficients
-        return loss + 0.5 * float(pull @ coefficients), gradient + pull
+        pull = trust * (coefficients - prior)
+        return loss + 0.5 * float(pull @ (coefficients - prior)), gradient + pull
 
     found = scipy.optimize.minimize(
         objective,
-        np.array(_UNTRIED),
+        np.array(prior),
         jac=True,
         method="L-BFGS-B",
         # Being nearer must never count against a sound.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import re
 from collections.abc import Iterable
@@ -219,13 +220,24 @@ def check_files(folder: Path, info: GenerationInfo, everything: bool = False) ->
             raise damaged(folder, f"{name}: {error.strerror}") from None
 
 
-def map_vectors(folder: Path, info: GenerationInfo) -> np.ndarray:
-    """The row store [shape=(n_vectors, dim), dtype=float16], memory-mapped and read-only."""
+def map_vectors(folder: Path, info: GenerationInfo, scattered: bool = False) -> np.ndarray:
+    """The row store [shape=(n_vectors, dim), dtype=float16], memory-mapped and read-only.
+
+    Parameters
+    ----------
+    folder : Path
+    info : GenerationInfo
+    scattered : bool
+        Rows here and there will be wanted: read no more than those from disk.
+    """
     shape = info.n_vectors, info.dim
     if not info.n_vectors:
         return np.empty(shape, np.float16)
-    # The same memory as a plain array: slices of a memmap cost ten times as much.
-    return np.asarray(np.memmap(folder / VECTORS, np.float16, "r", shape=shape))
+    with (folder / VECTORS).open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 2 * shape[0] * shape[1], access=mmap.ACCESS_READ)
+    if scattered and hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, np.float16).reshape(shape)
 
 
 def read_rows(folder: Path, info: GenerationInfo) -> pa.Table:
@@ -269,10 +281,20 @@ class VectorWriter:
     dim : int
     known : GenerationInfo, optional
         Of the one before, when its vectors stay; what a killed writer left behind them goes.
+
+    Attributes
+    ----------
+    n_vectors : int
+        Rows, with those of before.
+    n_sounding : int
+        Of those appended, rows that are not silence.
+    stretches : tuple of Stretch
+        What ``index.json`` says of the file, once it is closed.
     """
 
     def __init__(self, folder: Path, dim: int, known: GenerationInfo | None = None) -> None:
-        self.n_vectors = known.n_vectors if known else 0
+        self.dim = dim
+        self.n_vectors, self.n_sounding = known.n_vectors if known else 0, 0
         self.stretches = known.files[VECTORS] if known else ()
         path, begin = folder / VECTORS, self.n_vectors * dim * 2
         self._file: BinaryIO = path.open("r+b" if known else "xb")
@@ -304,6 +326,7 @@ class VectorWriter:
         self._hash.update(content)
         self._n_bytes += len(content)
         self.n_vectors += len(fingerprints)
+        self.n_sounding += int(fingerprints.any(axis=1).sum())
 
 
 def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:

@@ -20,6 +20,9 @@ from index.match import EDGE, STEPS, Scored, find_alignments, refine, score_alig
 from index.schema import Match
 from index.search import FingerprintIndex
 
+# Candidates whose lag and speed are fitted though they may be none.
+_REFINED = 3
+
 
 class Identifier:
     """Looks clips up in a catalog.
@@ -166,12 +169,12 @@ class Identifier:
         scored = score_alignments(queries, alignments, self.index, self.bundle.calibration)
         # A clip shorter than a window is padded, and all padding is alike.
         held = min(1.0, seconds * self.spec.sample_rate / self.spec.window_length)
-        return [
-            dataclasses.replace(
-                s, score=s.score * held, alignment=refine(queries, self.index, s.alignment)
-            )
-            for s in scored
-        ], seconds
+        for number, s in enumerate(scored):
+            a = s.alignment
+            if number < _REFINED or s.score >= self.bundle.calibration.threshold:
+                a = refine(queries, self.index, a)
+            scored[number] = dataclasses.replace(s, score=s.score * held, alignment=a)
+        return scored, seconds
 
     def matches(self, name: str, scored: Iterable[Scored], seconds: float) -> list[Match]:
         """Candidates as they are reported.

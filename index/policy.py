@@ -18,9 +18,11 @@ FLAT_LIMIT = 20_000
 hours they find as much of noisy queries as comparing everything does, in a twentieth of the time
 (docs/experiments.md)."""
 
-PQ_LIMIT = 250_000
-"""From this many windows (35 hours) on vectors are kept in 4-bit codes."""
+PQ_LIMIT = 50_000
+"""From this many windows (7 hours) on vectors are kept in 4-bit codes: with the best candidates
+compared in full they find as much as 8 bits do, in a third of the memory (docs/index.md)."""
 
+_MAX_PROBES = 256
 _COMPACT_SHARE = 0.25
 
 
@@ -48,22 +50,29 @@ class IndexKind:
         return self.factory == "Flat"
 
 
-def choose(n_rows: int) -> IndexKind:
+def choose(n_rows: int, dim: int) -> IndexKind:
     """The kind for a number of windows.
 
-    >>> choose(5_000)
+    Parameters
+    ----------
+    n_rows : int
+    dim : int
+        Of the fingerprints.
+
+    >>> choose(5_000, 128)
     IndexKind(factory='Flat', nprobe=0, rerank=0)
-    >>> choose(100_000).factory
+    >>> choose(40_000, 128).factory
     'IVF512,SQ8'
-    >>> choose(10_000_000).factory
-    'IVF8192,PQ64x4fs'
+    >>> choose(10_000_000, 128).factory
+    'IVF4096,PQ64x4fs'
     """
     if n_rows <= FLAT_LIMIT:
         return IndexKind("Flat", 0, 0)
-    n_lists = count_lists(n_rows)
-    if n_rows < PQ_LIMIT:
+    if n_rows < PQ_LIMIT or dim % 2:
+        n_lists = count_lists(n_rows)
         return IndexKind(f"IVF{n_lists},SQ8", n_lists // 16, 1)
-    return IndexKind(f"IVF{n_lists},PQ64x4fs", max(64, n_lists // 64), 10)
+    n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
+    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 8, _MAX_PROBES), 5)
 
 
 def count_lists(n_rows: int) -> int:
@@ -94,7 +103,7 @@ def from_factory(factory: str) -> IndexKind:
     return IndexKind(factory, max(1, min(64, int(lists[1]))), 10)
 
 
-def outgrown(kind: IndexKind, n_at_build: int, n_rows: int) -> bool:
+def outgrown(kind: IndexKind, n_at_build: int, n_rows: int, dim: int) -> bool:
     """Whether a number of windows asks for another kind than it was built with.
 
     Not as soon as a border is passed: an index that only just does serves a while longer.
@@ -105,12 +114,13 @@ def outgrown(kind: IndexKind, n_at_build: int, n_rows: int) -> bool:
         The present one, by :func:`choose`.
     n_at_build, n_rows : int
         Windows then and now.
+    dim : int
     """
-    wanted = choose(n_rows)
+    wanted = choose(n_rows, dim)
     if wanted.factory == kind.factory:
         return False
-    if kind.is_flat or wanted.is_flat:
-        return n_rows > n_at_build or 2 * n_rows < FLAT_LIMIT
+    if kind.is_flat or (wanted.is_flat and 2 * n_rows < FLAT_LIMIT):
+        return True
     return n_rows >= 2 * n_at_build or 8 * n_rows <= n_at_build
 
 

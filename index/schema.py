@@ -21,6 +21,7 @@ class Status(str, enum.Enum):
     OK = "ok"
     PARTIAL = "partial"
     FAILED = "failed"
+    REMOVED = "removed"
 
 
 RECORDINGS = pa.schema(

@@ -38,7 +38,7 @@ class FingerprintIndex:
         check_files(folder, self.info)
         self._rows = read_rows(folder, self.info)
         try:
-            self.vectors = map_vectors(folder, self.info)
+            self.vectors = map_vectors(folder, self.info, scattered=True)
             self._nearest = open_nearest(folder, self.info, self.vectors, live_rows(self._rows))
         except (OSError, ValueError, RuntimeError) as error:
             raise damaged(folder, error) from None

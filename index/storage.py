@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
+from index.config import CatalogConfig
 
 TEMPORARY = ".tmp"
 """Suffix of unfinished files and folders; the next ingest removes them."""
@@ -218,26 +219,19 @@ class PartWriter:
     ----------
     root : Path
         The catalog's folder.
-    windows_schema, recordings_schema : pa.Schema
-    column_schemas : dict of pa.Schema
-        Of the further columns, by name.
+    config : CatalogConfig
+        With the schemas of all columns.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        windows_schema: pa.Schema,
-        recordings_schema: pa.Schema,
-        column_schemas: dict[str, pa.Schema] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, config: CatalogConfig) -> None:
         self._recordings = root / "recordings"
-        self._recordings_schema = recordings_schema
+        self._recordings_schema = config.recordings_schema
         with contextlib.ExitStack() as stack:
             self._columns = {
                 name: stack.enter_context(RowsWriter(root / "columns" / name, schema))
-                for name, schema in (column_schemas or {}).items()
+                for name, schema in config.column_schemas.items()
             }
-            self._windows = stack.enter_context(RowsWriter(root / "windows", windows_schema))
+            self._windows = stack.enter_context(RowsWriter(root / "windows", config.windows_schema))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> PartWriter:

@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -132,7 +131,7 @@ def update_index(catalog: Catalog, progress: Progress | None = None) -> Generati
         return build_index(catalog, progress, factory)
     difference = Difference.between(rows, catalog.indexed_recordings())
     n_after = info.n_sounding + difference.n_new_rows
-    if info.by_size and policy.outgrown(info.kind, info.n_at_build, n_after):
+    if info.by_size and policy.outgrown(info.kind, info.n_at_build, n_after, info.dim):
         return build_index(catalog, progress)
     try:
         info = _follow(catalog, folder, info, difference, progress)
@@ -154,10 +153,10 @@ def factory_by_hand(catalog: Catalog) -> str | None:
 
 
 def compact_index(catalog: Catalog, progress: Progress | None = None) -> GenerationInfo:
-    """Drop the rows of removed recordings from the live index, and make its segments one.
+    """Drop the rows of removed recordings from the live index, and join its later segments.
 
-    Nothing is trained or encoded again. The index must be up to date. Call it under
-    ``catalog.writer_lock()``.
+    Nothing is trained again, and the first segment, which is larger than all others together, is
+    not encoded again. The index must be up to date. Call it under ``catalog.writer_lock()``.
     """
     folder = catalog.current_generation()
     if folder is None:
@@ -172,25 +171,21 @@ def compact_index(catalog: Catalog, progress: Progress | None = None) -> Generat
                 writer.append(old_vectors[start : start + length])
                 if progress:
                     progress("Copying recordings", done, len(n))
-        segments: tuple[Segment, ...] = ()
-        if info.segments:
-            link_files(folder, new, [TRAINED])
-            index = _load(folder, info.segments)
-            new_rows = np.full(info.n_vectors, -1, np.int64)
-            new_rows[live_rows(rows)] = np.arange(info.n_rows)
-            renumber(index, new_rows)
-            segments = (write_segment(new, "lists-1.bin", index, info.n_rows),)
-        at = rows.schema.get_field_index("first_row")
-        rows = rows.set_column(at, rows.schema.field(at), pa.array(np.cumsum(n) - n))
-        pq.write_table(rows, new / "rows-1.parquet", compression="zstd")
         compacted = dataclasses.replace(
             info,
             n_vectors=writer.n_vectors,
             row_tables=("rows-1.parquet",),
-            segments=segments,
             files={VECTORS: writer.stretches},
         )
-        vectors, every_row = map_vectors(new, compacted), live_rows(rows)
+        vectors = map_vectors(new, compacted)
+        if info.segments:
+            link_files(folder, new, [TRAINED])
+            segments = _compact_segments(folder, new, info, live_rows(rows), vectors, progress)
+            compacted = dataclasses.replace(compacted, segments=segments)
+        at = rows.schema.get_field_index("first_row")
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(np.cumsum(n) - n))
+        pq.write_table(rows, new / "rows-1.parquet", compression="zstd")
+        every_row = live_rows(rows)
         nearest = open_nearest(new, compacted, vectors, every_row)
         if recall_of_themselves(nearest, vectors, every_row) < MIN_RECALL:
             raise CatalogError(
@@ -212,7 +207,7 @@ def _follow(
     with catalog.new_generation() as new:
         link_files(folder, new, [VECTORS])
         with VectorWriter(new, info.dim, info) as writer:
-            n_sounding = copy_fingerprints(
+            copy_fingerprints(
                 catalog, writer, difference.n_new_rows, progress, difference.new["recording_id"]
             )
         grown = dataclasses.replace(
@@ -230,7 +225,7 @@ def _follow(
             grown,
             n_rows=n_rows,
             n_recordings=difference.kept.num_rows + difference.new.num_rows,
-            n_sounding=info.n_sounding + n_sounding - len(sounding(vectors, gone)[0]),
+            n_sounding=info.n_sounding + writer.n_sounding - len(sounding(vectors, gone)[0]),
             row_tables=tables,
             segments=segments,
         )
@@ -267,7 +262,7 @@ def _write_segments(
     progress: Progress | None,
 ) -> tuple[Segment, ...]:
     # Lists that nothing leaves stay the files they are; what is new becomes a segment, together
-    # with those before it that are not much larger.
+    # with the rows of those before it that are not much larger.
     numbers = itertools.count(next_number(info))
     added = np.arange(info.n_vectors, len(vectors))
     n_apart = _n_apart([s.n_vectors for s in info.segments], len(added))
@@ -276,18 +271,43 @@ def _write_segments(
         mine = gone[(gone >= begin) & (gone < segment.end_row)]
         begin = segment.end_row
         if len(mine):
-            index = _load(folder, [segment])
+            index = load_lists(folder / TRAINED, folder / segment.file)
             index.remove_ids(faiss.IDSelectorBatch(mine))
             segment = write_segment(new, f"lists-{next(numbers)}.bin", index, segment.end_row)
         else:
             link_files(folder, new, [segment.file])
         written.append(segment)
     if len(added):
-        index = _load(folder, info.segments[n_apart:])
-        index.remove_ids(faiss.IDSelectorBatch(gone[gone >= begin]))
-        add_rows(index, vectors, added, progress)
+        # Encoded again, not joined: FAISS corrupts lists of fast-scan codes when it adds to some
+        # that vectors have been removed from, and when it merges into a list of exactly 1024.
+        index = read_trained(new / TRAINED)
+        rows = np.setdiff1d(np.arange(begin, len(vectors)), gone, assume_unique=True)
+        add_rows(index, vectors, rows, progress)
         written.append(write_segment(new, f"lists-{next(numbers)}.bin", index, len(vectors)))
     return tuple(written)
+
+
+def _compact_segments(
+    folder: Path,
+    new: Path,
+    info: GenerationInfo,
+    kept: np.ndarray,
+    vectors: np.ndarray,
+    progress: Progress | None,
+) -> tuple[Segment, ...]:
+    # ``kept`` are the old numbers of the rows of ``vectors``.
+    head = info.segments[0]
+    index = load_lists(folder / TRAINED, folder / head.file)
+    new_rows = np.full(info.n_vectors, -1, np.int64)
+    new_rows[kept] = np.arange(len(kept))
+    renumber(index, new_rows)
+    end = int(np.searchsorted(kept, head.end_row))
+    segments = [write_segment(new, "lists-1.bin", index, end)]
+    if end < len(kept):
+        index = read_trained(new / TRAINED)
+        add_rows(index, vectors, np.arange(end, len(kept)), progress)
+        segments.append(write_segment(new, "lists-2.bin", index, len(kept)))
+    return tuple(segments)
 
 
 def _n_apart(sizes: Sequence[int], n_added: int) -> int:
@@ -300,15 +320,3 @@ def _n_apart(sizes: Sequence[int], n_added: int) -> int:
         n_apart -= 1
         merged += sizes[n_apart]
     return n_apart
-
-
-def _load(folder: Path, segments: Sequence[Segment]) -> Any:
-    # One index in memory that holds the lists of all the segments.
-    index = read_trained(folder / TRAINED)
-    for number, segment in enumerate(segments):
-        lists = load_lists(folder / TRAINED, folder / segment.file)
-        if number == 0:
-            index = lists
-        else:
-            index.merge_from(lists, 0)
-    return index

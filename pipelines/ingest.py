@@ -45,9 +45,6 @@ class IngestOptions:
     ----------
     fingerprint, vae : str
         Encoder bundles: names of shipped ones, or folders.
-    encoders : str, optional
-        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
-        catalog has are always written; new ones are added to all of it.
     precision : str, optional
         ``"int8"`` or ``"float32"``. [default: that of the catalog, int8 for a new one]
     keep_mfcc : str, optional
@@ -68,11 +65,13 @@ class IngestOptions:
         Bring the index up to date afterwards.
     beam_args : tuple of str
         Options of Beam.
+    encoders : str, optional
+        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
+        catalog has are always written; new ones are added to all of it.
     """
 
     fingerprint: str = "fingerprint"
     vae: str = "vae"
-    encoders: str | None = None
     precision: str | None = None
     keep_mfcc: str | None = None
     max_failures: int | None = None
@@ -83,6 +82,7 @@ class IngestOptions:
     dry_run: bool = False
     build_index: bool = True
     beam_args: tuple[str, ...] = ()
+    encoders: str | None = None
 
 
 @dataclasses.dataclass
@@ -273,12 +273,16 @@ def _plan(
     listing: Listing, catalog: Catalog | None, options: IngestOptions
 ) -> tuple[IngestSummary, list[list[Input]]]:
     done: dict[str, tuple[int | None, int | None]] = {}
-    failed_before = set()
+    failed_before, named = set(), {item.uri for item in listing.inputs if item.named}
     if catalog is not None:
         rows = catalog.recordings(["uri", "n_bytes", "modified_ns", "status"])
         uris, sizes, times, states = (column.to_pylist() for column in rows.columns)
         for uri, size, modified, status in zip(uris, sizes, times, states, strict=True):
-            if not (options.retry_failed and status == Status.FAILED):
+            again = (status == Status.FAILED and options.retry_failed) or (
+                # Not because they are still in a folder.
+                status == Status.REMOVED and uri in named
+            )
+            if not again:
                 done[uri] = size, modified
                 if status == Status.FAILED:
                     failed_before.add(uri)

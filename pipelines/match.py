@@ -277,8 +277,8 @@ def match_corpus(
 
 def _key(identifier: Identifier, options: MatchOptions) -> str:
     calibration = dataclasses.asdict(identifier.bundle.calibration)
-    shaping = [str(identifier.index.folder), calibration]
-    shaping += [options.top, options.threshold, options.long_s]
+    asked = options.top, options.threshold, options.long_s
+    shaping = [str(identifier.index.folder), calibration, *asked]
     return hashlib.blake2b(json.dumps(shaping).encode(), digest_size=16).hexdigest()
 
 

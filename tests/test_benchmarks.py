@@ -10,20 +10,25 @@ from collections import Counter
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import _collection
 import _common
 import corpus
+import grow
 import identify
 import ingest
+import search
 
 from encoders.audio import load_audio, open_audio
 from encoders.corpus import ROLES
 from index.catalog import Catalog
 from index.identify import Identifier
+from index.policy import IndexKind
 from pipelines.ingest import IngestOptions
 from pipelines.ingest import ingest as ingest_files
 
@@ -132,3 +137,58 @@ def test_a_measured_process_that_fails_says_why() -> None:
     used = _common.run_measured([sys.executable, "-c", "print(sum(range(10**6)))"])
     assert used.output.strip() == "499999500000"
     assert used.peak_rss_mb > 1
+
+
+def test_more_windows_are_like_the_real_ones(catalog: Catalog, tmp_path: Path) -> None:
+    collection, uris = _collection.read_collection(catalog)
+    n = len(collection.vectors)
+    made = list(collection.blocks(3 * n))
+    vectors, recordings = (np.concatenate(column) for column in zip(*made, strict=True))
+    assert len(vectors) == 3 * n
+    assert list(np.unique(recordings)) == list(range(3 * len(uris)))
+    np.testing.assert_array_equal(vectors[:n], collection.vectors)
+    # Within a copy everything is as similar as in the original, and copies are others.
+    for copy in (1, 2):
+        mine = vectors[copy * n : (copy + 1) * n]
+        for r in range(len(uris)):
+            own = recordings[:n] == r
+            expected = collection.vectors[own] @ collection.vectors[own].T
+            np.testing.assert_allclose(mine[own] @ mine[own].T, expected, atol=1e-4)
+        assert np.mean(np.sum(mine * collection.vectors, axis=1)) < 0.99
+    clips = _collection.make_clips(catalog, ENCODER, collection, uris, 4, 4.0, tmp_path)
+    again = _collection.make_clips(catalog, ENCODER, collection, uris, 4, 4.0, tmp_path)
+    for clip, same, moved in zip(clips, again, collection.spread(clips, 3 * n), strict=True):
+        np.testing.assert_array_equal(clip.queries, same.queries)
+        theirs = vectors[recordings == moved.recording]
+        expected = collection.vectors[recordings[:n] == clip.recording] @ clip.queries.T
+        np.testing.assert_allclose(theirs @ moved.queries.T, expected, atol=1e-4)
+
+
+def test_search_measures_every_size(catalog: Catalog, tmp_path: Path) -> None:
+    collection, uris = _collection.read_collection(catalog)
+    clips = _collection.make_clips(catalog, ENCODER, collection, uris, 4, 4.0, tmp_path)
+    n = 2 * len(collection.vectors)
+    kind = IndexKind("IVF4,PQ16x4fs", 4, 10)
+    figures = search.measure(collection, clips, n, tmp_path / "made", 1e9, kind)
+    assert figures["recall"] > 0.95
+    assert figures["n_queries"] == sum(len(clip.queries) for clip in clips)
+    assert {"Training on windows", "Indexing windows"} < set(figures["build_cpu_s"])
+    assert figures["bytes_per_window"] > 16 + 8
+    for name in ("query", "clip"):
+        assert figures[name]["floor_ms"] > 0
+        assert 0 < figures[name]["cpu_p50_ms"] <= figures[name]["cpu_p99_ms"]
+    assert figures["cold"]["total_mb"] > 0
+    rows = search._rows([figures, figures])
+    assert {len(row) for row in rows} == {3}
+
+
+def test_grow_measures_building_adding_and_removing(demo_tracks: Path, tmp_path: Path) -> None:
+    for name in TRACKS:
+        ingest_files([str(demo_tracks / name)], tmp_path / "catalog", OPTIONS)
+    (tmp_path / "scratch").mkdir()
+    figures = grow.grow(tmp_path / "catalog", 0.01, tmp_path / "scratch")
+    assert list(figures) == ["build", "add", "remove"]
+    n = [figures[name]["windows"] for name in figures]
+    assert n[0] < n[1] > n[2] > 0
+    assert min(f["cpu_s"] for f in figures.values()) > 0
+    assert figures["add"]["written_mb"] > 0

@@ -302,7 +302,7 @@ def test_the_hash_stays_when_the_score_is_fitted_again(
 ) -> None:
     folder = copy("fingerprint")
     before = Bundle(folder)
-    fitted = Calibration(intercept=-3.0, similarity=7.0, threshold=0.25)
+    fitted = Calibration(intercept=-3.0, weights={"field": 7.0}, threshold=0.25)
     write_calibration(folder, fitted)
     after = Bundle(folder)
     assert after.calibration == fitted != before.calibration
@@ -337,15 +337,18 @@ def test_the_hash_is_of_what_shapes_the_vectors() -> None:
 
 
 def test_scores_rise_with_the_evidence() -> None:
+    nothing = {"field": 0.0, "focus": 0.0, "length": 0.0, "share": 0.0}
     score = Calibration().score
-    assert 0.0 <= score(-1.0, -1.0, 1) < score(0.5, 0.0, 3) < score(0.9, 0.0, 3) <= 1.0
-    assert score(0.5, 0.0, 3) < score(0.5, 0.2, 3)
-    assert score(0.5, 0.0, 3) < score(0.5, 0.0, 30)
+    for name in nothing:
+        scores = [score({**nothing, name: x}) for x in (-0.5, 0.0, 0.1, 0.3)]
+        assert scores == sorted(scores)
+        assert 0.0 <= scores[0] < scores[-1] <= 1.0
     # The logistic function of the weighted sum.
-    fitted = Calibration(-1.0, 2.0, 3.0, 0.5)
-    evidence = -1.0 + 2.0 * 0.4 + 3.0 * 0.1 + 0.5 * np.log(5)
-    assert fitted.score(0.4, 0.1, 5) == pytest.approx(1 / (1 + np.exp(-evidence)))
-    assert Calibration(-1e6, 0, 0, 0).score(0, 0, 1) >= 0.0  # No overflow.
+    fitted = Calibration(-1.0, {"field": 2.0, "focus": 3.0})
+    evidence = -1.0 + 2.0 * 0.4 + 3.0 * 0.1
+    features = {"field": 0.4, "focus": 0.1, "length": 7.0}
+    assert fitted.score(features) == pytest.approx(1 / (1 + np.exp(-evidence)))
+    assert Calibration(-1e6, {}).score({}) >= 0.0  # No overflow.
 
 
 def test_loading_needs_neither_tensorflow_nor_pickle() -> None:

@@ -44,8 +44,18 @@ def test_csv(tmp_path: Path) -> None:
         'path,role,split,licence\n"a, b.ogg",music,train,CC0\nsub/é.wav,noise,dev,CC0\n',
     )
     assert read_corpus(listing) == [
-        Item(tmp_path / "a, b.ogg", "music", "train"),
-        Item(tmp_path / "sub" / "é.wav", "noise", "dev"),
+        Item(tmp_path / "a, b.ogg", "music", "train", source="a, b.ogg"),
+        Item(tmp_path / "sub" / "é.wav", "noise", "dev", source="sub"),
+    ]
+
+
+def test_labels_and_sources_of_a_csv(tmp_path: Path) -> None:
+    listing = write_csv(
+        tmp_path, "path,role,split,label,source\na/b.wav,event,train,dog,x\nc.wav,event,dev,,\n"
+    )
+    assert read_corpus(listing) == [
+        Item(tmp_path / "a" / "b.wav", "event", "train", "dog", "x"),
+        Item(tmp_path / "c.wav", "event", "dev", "", "c.wav"),
     ]
 
 

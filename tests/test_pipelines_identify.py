@@ -24,11 +24,11 @@ from pipelines.commands.identify import clock
 TRACKS = ("palace.ogg", "musicbox.mp3", "eureka.m4a")
 START, SECONDS = 12.3, 4.0
 
-SPREAD = Calibration(-14.0, 14.0, 10.0, 0.1)
+SPREAD = Calibration(-14.0, {"similarity": 14.0, "lead": 10.0})
 
 KEYS = [
     "query", "rank", "reference", "recording_id", "query_start_s", "query_end_s",
-    "reference_start_s", "reference_end_s", "score", "speed",
+    "reference_start_s", "reference_end_s", "score", "speed", "alternatives",
 ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_json_lines(
     for line in lines:
         assert list(line) == KEYS
         kinds = [type(value) for value in line.values()]
-        assert kinds == [str, int, str, str, float, float, float, float, float, float]
+        assert kinds == [str, int, str, str, float, float, float, float, float, float, list]
         assert line["query"] == str(clip)
         assert 0 <= line["score"] <= 1
     assert lines[0]["reference"] == str(demo_tracks / "palace.ogg")
@@ -108,7 +108,8 @@ def test_no_match_is_one_line(
     soundfile.write(silence, np.zeros(2 * SAMPLE_RATE), SAMPLE_RATE)
     code, lines, _ = identify(capsys, catalog, silence)
     assert code == 0
-    assert lines == [dict.fromkeys(KEYS) | {"query": str(silence), "rank": 0}]
+    nothing = dict.fromkeys(KEYS) | {"query": str(silence), "rank": 0, "alternatives": []}
+    assert lines == [nothing]
     assert list(lines[0]) == KEYS
 
 
@@ -124,7 +125,11 @@ def test_top_and_threshold(
     assert best == everything[:1]
     between = (everything[0]["score"] + everything[-1]["score"]) / 2
     _, some, _ = identify(capsys, catalog, *all_of_them, "--threshold", f"{between}", clip)
-    assert some == [line for line in everything if line["score"] >= between]
+    # Alternatives, too, are those from the threshold on.
+    shown = [line["reference_start_s"] for line in some]
+    assert shown == [x["reference_start_s"] for x in everything if x["score"] >= between]
+    for line, before in zip(some, everything, strict=False):
+        assert set(line["alternatives"]) <= set(before["alternatives"])
     assert 0 < len(some) < len(everything)
     # Without --threshold, that of the encoder.
     write_calibration(encoder, dataclasses.replace(SPREAD, threshold=between))

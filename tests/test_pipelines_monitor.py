@@ -7,13 +7,14 @@ import json
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from ingest_helpers import run, run_program
+from ingest_helpers import run
 
 from encoders.audio import load_audio
 from encoders.audio.live import follow_file, open_live
@@ -178,17 +179,19 @@ def test_what_cannot_be_heard_is_told(
         open_live(missing, RATE)
 
 
-def test_ctrl_c_tells_what_was_heard_so_far(catalog: Path, broadcast: Path, tmp_path: Path) -> None:
-    # A file that is followed for ever; nobody writes to it.
-    program = """
-import os, signal, sys, threading
-threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGINT)).start()
-from pipelines.cli import main
-main(["monitor", sys.argv[1], sys.argv[2], "--follow"])
-"""
-    done = run_program(program, str(catalog), str(broadcast), "15", timeout=60)
-    assert done.returncode == 130, done.stderr
-    assert "palace.ogg" in done.stdout
+def test_ctrl_c_tells_what_was_heard_so_far(
+    catalog: Path,
+    broadcast: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # While it waits for more of a file that is followed for ever.
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("encoders.audio.live.time", types.SimpleNamespace(sleep=interrupt))
+    out = monitored(capsys, catalog, broadcast, "--follow", code=130)
+    check([json.loads(line) for line in out.splitlines()], str(broadcast))
 
 
 def test_the_timeline_draws_several_signals(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ class Alignment:
         """Place in the reference, in query steps, of a place in the query."""
         return self.lag + self.speed * query_step
 
+    def windows(self, query_steps: np.ndarray) -> np.ndarray:
+        """Reference windows that are nearest to places in the query [dtype=int]."""
+        return np.round((self.lag + self.speed * query_steps) / STEPS).astype(int)
+
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
@@ -230,7 +234,7 @@ def refine(queries: np.ndarray, index: FingerprintIndex, alignment: Alignment) -
         return alignment
     steps = alignment.steps[first : last + 1]
     # The grid that the pairs were met on, not the lag between its steps.
-    references = np.round(alignment.reference_step(steps) / STEPS).astype(int)
+    references = alignment.windows(steps)
     vectors = index.fingerprints(alignment.recording)
     known = (references >= 0) & (references < len(vectors))
     references = references[known]

@@ -152,7 +152,7 @@ class Weighing:
         # Best mean similarity of the part some way off in the same recording.
         steps = a.steps[part[0] : part[1] + 1]
         held = self._index.fingerprints(a.recording)
-        references = np.round(a.reference_step(steps) / STEPS).astype(int)
+        references = a.windows(steps)
         moved = references + _AWAY[:, None]
         known = (moved >= 0) & (moved < len(held))
         rows = held[np.clip(moved, 0, len(held) - 1)].astype(np.float32)
@@ -192,7 +192,7 @@ class Weighing:
 
     def _held(self, a: Alignment) -> tuple[np.ndarray, np.ndarray]:
         held = self._index.fingerprints(a.recording)
-        windows = np.round(a.reference_step(self._moments) / STEPS).astype(int)
+        windows = a.windows(self._moments)
         windows = windows[:, None] + np.arange(-_APART, _APART + 1)
         known = (windows >= 0) & (windows < len(held))
         rows = held[np.clip(windows, 0, len(held) - 1)].astype(np.float32)

@@ -32,7 +32,11 @@ from pipelines.commands.output import print_table
     "--precision", type=click.Choice(["int8", "float32"]), default="int8", show_default=True,
     help="Arithmetic of the encoders.",
 )  # fmt: skip
-@click.option("--parts", metavar="NAME,…", help="What to evaluate. [default: everything]")
+@click.option(
+    "--parts",
+    metavar="NAME,…",
+    help="What to evaluate: retrieval, few-shot, detection. [default: all that is installed]",
+)
 @click.option("--split", default="dev", show_default=True, help="Sounds that are asked about.")
 @click.option(
     "--gallery", metavar="SPLIT",
@@ -60,7 +64,7 @@ def events(
 
     Ingests the labelled events of the corpus, and works on the stored columns. Retrieval: every
     event as a query over the events of all other sources. Few-shot: labels from 1, 5 and 20
-    examples of each.
+    examples of each. Detection: onsets and offsets in made soundscapes, beside template matching.
 
     \b
     Examples:
@@ -72,10 +76,15 @@ def events(
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from pipelines.evaluate_events.parts import Options
-    from pipelines.evaluate_events.run import PARTS, evaluate, write_report
+    from pipelines.evaluate_events.run import PARTS, evaluate, parts_at_hand, write_report
     from pipelines.evaluate_events.sounds import Bundles
 
-    chosen = tuple(part for part in parts.split(",") if part) if parts else tuple(PARTS)
+    chosen = tuple(part for part in parts.split(",") if part) if parts else tuple(parts_at_hand())
+    if left_out := [part for part in PARTS if not parts and part not in chosen]:
+        click.echo(
+            f"Left out: {left_out[0]}, which needs pip install 'earmark[evaluate]' and SoX",
+            err=True,
+        )
     if unknown := [part for part in chosen if part not in PARTS]:
         raise click.BadParameter(
             f"{unknown[0]!r} is none of {', '.join(PARTS)}", param_hint="--parts"

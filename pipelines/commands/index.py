@@ -50,6 +50,7 @@ def command(
         raise click.UsageError("--verify changes nothing: it goes with no other option")
     from index.build import build_index
     from index.catalog import Catalog
+    from index.removal import compact_parts
     from index.update import compact_index, factory_by_hand, update_index
     from index.verify import problems
     from pipelines.build_index import index_display
@@ -61,6 +62,8 @@ def command(
         else:
             with catalog.writer_lock():
                 catalog.clean()
+                if compact:
+                    compact_parts(catalog, progress)
                 if rebuild or factory:
                     chosen = factory or factory_by_hand(catalog)
                     info = build_index(catalog, progress, None if chosen == "auto" else chosen)

@@ -87,7 +87,8 @@ def _in_words(facts: dict[str, Any]) -> dict[str, str]:
     spec, index = facts["spec"], facts["index"]
     words = {
         "Inputs": f"{facts['inputs']:,}: {facts['ok']:,} ok, {facts['partial']:,} partial, "
-        f"{facts['failed']:,} failed",
+        f"{facts['failed']:,} failed"
+        + (f", {facts['removed']:,} removed" if facts["removed"] else ""),
         "Recordings": f"{facts['recordings']:,} different, {format_hours(facts['seconds'])} in all",
         "Windows": f"{facts['windows']:,} in {facts['parts']:,} parts",
         "Size": format_bytes(facts["bytes"]),

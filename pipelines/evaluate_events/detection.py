@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import importlib.util
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from encoders.audio import load_audio
+from encoders.bundle import load_bundle
 from encoders.corpus import Item
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
@@ -19,7 +23,7 @@ from index.event_detector import CLIP, EventDetector
 from index.event_learning import learn
 from index.event_model import EventModel
 from index.event_regions import find_regions
-from index.label_files import Labelled, read_csv, resolve_labels
+from index.label_files import BACKGROUND, read_csv, read_labels, resolve_labels
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.detection_metrics import (
     DetectionFigures,
@@ -29,11 +33,17 @@ from pipelines.evaluate_events.detection_metrics import (
     measure_detection,
 )
 from pipelines.evaluate_events.parts import Context, Part
-from pipelines.evaluate_events.soundscapes import Soundscape, make_soundscapes, write_labels
+from pipelines.evaluate_events.soundscapes import (
+    Soundscape,
+    make_soundscapes,
+    merged,
+    write_labels,
+)
 from pipelines.ingest import IngestOptions, ingest
 
 N_CLASSES = 15
-N_TRAIN, N_TEST = 300, 100
+N_TRAIN, N_TEST = 100, 60
+N_OTHERS = 1000
 
 _TEMPLATES_PER_CLASS = 8
 _THRESHOLDS = np.linspace(0.05, 0.95, 37)
@@ -58,15 +68,11 @@ def evaluate_detection(context: Context) -> Part:
     EarmarkError
         If scaper, sed_eval or sed_scores_eval is missing, or there are too few sounds.
     """
-    try:
-        import scaper  # noqa: F401
-        import sed_eval  # noqa: F401
-        import sed_scores_eval  # noqa: F401
-    except ImportError as error:
+    if missing := missing_libraries():
         raise EarmarkError(
-            f"the part detection needs {error.name}: pip install 'earmark[evaluate]' (scaper also "
-            "needs SoX: apt-get install sox), or leave it out with --parts"
-        ) from None
+            f"the part detection needs {', '.join(missing)}: pip install 'earmark[evaluate]', and "
+            "SoX for scaper (apt-get install sox libsox-dev); or leave it out with --parts"
+        )
     options, items = context.options, context.items
     classes = best_covered(items, options.split)
     made = {
@@ -112,6 +118,13 @@ def evaluate_detection(context: Context) -> Part:
         },
         [picture],
     )
+
+
+def missing_libraries() -> list[str]:
+    """What this part needs and is not installed."""
+    needed = ("scaper", "sed_eval", "sed_scores_eval")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    return missing + ([] if shutil.which("sox") else ["the program sox"])
 
 
 def best_covered(items: Sequence[Item], split: str, n: int = N_CLASSES) -> list[str]:
@@ -163,31 +176,33 @@ def confusion(truth: Events, found: Events, classes: Sequence[str]) -> np.ndarra
 def _learn(
     context: Context, items: Sequence[Item], classes: Sequence[str], train: Sequence[Soundscape]
 ) -> EventModel:
-    # From the sounds alone, and from the same sounds in ambience.
-    options = context.options
+    # From the sounds alone, from the same sounds in ambience, and against other sounds.
+    options, bundles = context.options, context.options.bundles
     folder = train[0].path.parent
-    labels = folder.parent / "labels.csv"
+    labels, sounds = folder.parent / "labels.csv", folder.parent / "sounds.csv"
     write_labels(train, labels)
-    bundles = options.bundles
-    sounds = context.catalog("train").path.with_suffix(".csv")
-    catalog_dir = sounds.with_name(f"{sounds.stem}-soundscapes")
+    events = [i for i in items if i.role == "event" and i.split == "train" and i.label]
+    others = [item for item in events if item.label not in classes]
+    drawn = np.random.default_rng(options.seed).permutation(len(others))[:N_OTHERS]
+    with sounds.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["uri", "label"])
+        out.writerows([i.path.absolute(), i.label] for i in events if i.label in classes)
+        out.writerows([others[i].path.absolute(), BACKGROUND] for i in drawn)
+    key = load_bundle(bundles.event, bundles.precision).sha256[:12]
+    catalog_dir = folder.parent / f"catalog-{key}-{bundles.precision}"
     ingest(
         [str(sounds), str(folder)], catalog_dir,
         IngestOptions(
-            bundles.fingerprint, bundles.vae, f"event={bundles.event}", bundles.precision,
-            build_index=False,
+            fingerprint=bundles.fingerprint, vae=bundles.vae,
+            encoders=f"event={bundles.event}", precision=bundles.precision, build_index=False,
         ),
     )  # fmt: skip
     catalog = Catalog.open(catalog_dir)
     index = ColumnIndex.open(catalog, "event")
-    seconds = index.recordings["seconds"].to_pylist()
-    whole = [
-        Labelled(number, 0.0, seconds[number], dict(pairs)["label"], True)
-        for number, pairs in enumerate(index.recordings["labels"].to_pylist())
-        if dict(pairs or ()).get("label") in classes
-    ]
-    stretches = resolve_labels(read_csv(labels), index.recordings, classes)
-    return learn(index, catalog.config.spec, [*whole, *stretches], catalog_dir / "events" / "made")
+    written = [*read_labels("manifest", index.recordings), *read_csv(labels)]
+    resolved = resolve_labels(written, index.recordings, classes)
+    return learn(index, catalog.config.spec, resolved, catalog_dir / "events" / "default")
 
 
 def _templates(
@@ -213,7 +228,7 @@ def _frames(soundscape: Soundscape, detector: EventDetector) -> np.ndarray:
 
 
 def _truth(soundscapes: Sequence[Soundscape]) -> dict[str, list[tuple[float, float, str]]]:
-    return {s.path.name: list(s.events) for s in soundscapes}
+    return {s.path.name: merged(s.events) for s in soundscapes}
 
 
 def _events(

@@ -117,8 +117,8 @@ def psds1(
     truth: Events, scores: Mapping[str, np.ndarray], step_s: float, classes: Sequence[str]
 ) -> Interval:
     """PSDS1 by ``sed_scores_eval``, and its 95 % interval."""
+    from sed_scores_eval.base_modules.scores import create_score_dataframe
     from sed_scores_eval.intersection_based import intermediate_statistics_deltas, psds
-    from sed_scores_eval.utils.scores import create_score_dataframe
 
     frames = {
         name: create_score_dataframe(

@@ -9,7 +9,7 @@ from pathlib import Path
 from encoders.bundle import load_bundle
 from encoders.corpus import read_corpus
 from pipelines.evaluate.results import machine
-from pipelines.evaluate_events.detection import evaluate_detection
+from pipelines.evaluate_events.detection import evaluate_detection, missing_libraries
 from pipelines.evaluate_events.few_shot import evaluate_few_shot
 from pipelines.evaluate_events.parts import Context, Evaluate, Options, Part
 from pipelines.evaluate_events.retrieval import evaluate_retrieval
@@ -20,6 +20,11 @@ PARTS: dict[str, Evaluate] = {
     "detection": evaluate_detection,
 }
 """What is evaluated, by name, in the order of the report."""
+
+
+def parts_at_hand() -> list[str]:
+    """The parts whose libraries are installed."""
+    return [name for name in PARTS if name != "detection" or not missing_libraries()]
 
 
 def evaluate(options: Options) -> dict[str, Part]:

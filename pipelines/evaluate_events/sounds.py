@@ -91,8 +91,8 @@ def prepare_catalog(items: Sequence[Item], split: str, cache: Path, bundles: Bun
     with write_atomically(manifest) as file:
         file.write(content)
     options = IngestOptions(
-        bundles.fingerprint, bundles.vae, f"event={bundles.event}", bundles.precision,
-        build_index=False,
+        bundles.fingerprint, bundles.vae, bundles.precision, build_index=False,
+        encoders=f"event={bundles.event}",
     )  # fmt: skip
     ingest([str(manifest)], folder, options)
     return Catalog.open(folder)
