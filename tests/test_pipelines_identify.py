@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -267,8 +268,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for name, purpose in COMMANDS.items():
         assert name in out
         assert purpose.split()[0] in out
-    files = {p.stem for p in (ROOT / "pipelines" / "commands").glob("*.py")}
-    assert set(COMMANDS) == files - {"__init__", "output"}
+    modules = {m.name for m in pkgutil.iter_modules([str(ROOT / "pipelines" / "commands")])}
+    # A subcommand stands beside its command: dedup_judge.
+    parts = {name for name in modules if "_" in name and name.partition("_")[0] in COMMANDS}
+    assert set(COMMANDS) == modules - parts - {"output"}
     assert earmark(capsys, "no-such-command")[0] == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -69,7 +70,21 @@ def score_alignments(
         for number in _worth_weighing(alignments, weighing.groups)
     ]
     scored.sort(key=lambda s: (-s.score, -s.evidence.similarity))
-    return _join_places(scored)
+    return _join_places(_deal_scores(scored))
+
+
+def _deal_scores(scored: Sequence[Scored]) -> list[Scored]:
+    # Evidence tells how sure it is that a sound is there; which of its copies and repeats is the
+    # one, similarity tells.
+    places: dict[int, list[int]] = collections.defaultdict(list)
+    for place, s in enumerate(scored):
+        places[s.group].append(place)
+    dealt = list(scored)
+    for mine in places.values():
+        members = sorted((scored[i] for i in mine), key=lambda s: -s.alignment.similarity)
+        for i, member in zip(mine, members, strict=True):
+            dealt[i] = dataclasses.replace(member, score=scored[i].score)
+    return dealt
 
 
 def _join_places(scored: Sequence[Scored]) -> list[Scored]:
