@@ -97,7 +97,7 @@ def read_stereo(path: Path, seconds: float | None = None) -> np.ndarray:
     """The start of a file at ``RATE`` [shape=(n, 2), dtype=float32]."""
     blocks, n = [], 0
     resampler = av.AudioResampler(format="flt", layout="stereo", rate=RATE)
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         for frame in container.decode(audio=0):
             frame.pts = None
             for out in resampler.resample(frame):

@@ -356,3 +356,13 @@ def test_heavy_libraries_are_loaded_late() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["m4a", "mkv"])
+def test_tags_in_another_encoding_do_no_harm(name: str, encoded: dict[str, bytes]) -> None:
+    # The muxer's own tag, as if written in Latin-1.
+    tagged = encoded[name].replace(b"Lavf", b"\xcaavf")
+    assert tagged != encoded[name]
+    audio, stream = decode(io.BytesIO(tagged))
+    np.testing.assert_array_equal(audio, decode(io.BytesIO(encoded[name]))[0])
+    assert stream.problem is None

@@ -165,7 +165,9 @@ class AvDecoder:
         av.logging.set_level(None)
         self._failure = av.FFmpegError
         try:
-            self._container = av.open(source, mode="r", format=demuxer, options=options)
+            self._container = av.open(
+                source, mode="r", format=demuxer, options=options, metadata_errors="replace"
+            )
         except (av.FFmpegError, ValueError) as error:
             raise DecoderError(_reason(error)) from error
         demuxer = demuxer or self._container.format.name
