@@ -95,6 +95,18 @@ def truth(a: Plant, b: Plant, least_s: float = 5.0) -> DuplicateKind | Unclear |
 
 def read_stereo(path: Path, seconds: float | None = None) -> np.ndarray:
     """The start of a file at ``RATE`` [shape=(n, 2), dtype=float32]."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            n = -1 if seconds is None else round(seconds * file.samplerate)
+            samples = file.read(n, dtype="float32", always_2d=True)
+            # One channel is heard on both sides.
+            stereo = samples[:, [0, min(1, file.channels - 1)]]
+            return soxr.resample(stereo, file.samplerate, RATE)
+    except soundfile.LibsndfileError:
+        return _read_by_ffmpeg(path, seconds)
+
+
+def _read_by_ffmpeg(path: Path, seconds: float | None) -> np.ndarray:
     blocks, n = [], 0
     resampler = av.AudioResampler(format="flt", layout="stereo", rate=RATE)
     with av.open(str(path), metadata_errors="replace") as container:
