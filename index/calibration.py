@@ -117,8 +117,8 @@ def tail_quantile(values: np.ndarray, rate: float) -> float:
     """What a share ``rate`` of all values will exceed.
 
     Read from a normal tail through two quantiles of the sample: a handful of values does not tell
-    the rate of one in five hundred, and one that is there after all, under another name, must not
-    decide.
+    the rate of one in five hundred. Never less than what the sample itself exceeds at that rate:
+    its tail may be heavier.
 
     Parameters
     ----------
@@ -130,6 +130,6 @@ def tail_quantile(values: np.ndarray, rate: float) -> float:
         return float(values.max()) + 1e-3
     if rate >= 1 - _TAIL[1]:
         return float(np.quantile(values, 1 - rate, method="higher")) + 1e-3
-    low, high = np.quantile(values, _TAIL)
+    low, high, seen = np.quantile(values, [*_TAIL, 1 - rate])
     at_low, at_high, at_rate = scipy.special.ndtri([*_TAIL, 1 - rate])
-    return float(high + (high - low) / (at_high - at_low) * (at_rate - at_high))
+    return float(max(seen, high + (high - low) / (at_high - at_low) * (at_rate - at_high)))

@@ -149,17 +149,17 @@ class Weighing:
         return means[rivals[np.sort(one_each)]]
 
     def _away(self, a: Alignment, part: tuple[int, int]) -> float:
-        # Best mean similarity of the part some way off in the same recording.
+        # Best mean similarity of the part some way off in the same recording. Where that is silent
+        # or past its end there is nothing to compare, and nothing that speaks for the alignment.
         steps = a.steps[part[0] : part[1] + 1]
         held = self._index.fingerprints(a.recording)
-        references = a.windows(steps)
-        moved = references + _AWAY[:, None]
-        known = (moved >= 0) & (moved < len(held))
+        moved = a.windows(steps) + _AWAY[:, None]
         rows = held[np.clip(moved, 0, len(held) - 1)].astype(np.float32)
+        known = (moved >= 0) & (moved < len(held)) & rows.any(axis=2)
         pairs = np.einsum("mnd,nd->mn", rows, self._queries[steps])
         enough = 2 * known.sum(axis=1) >= len(steps)
         if not enough.any():
-            return 0.0
+            return float(a.pairs[part[0] : part[1] + 1].mean())
         means = np.where(known, pairs, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         return float(means[enough].max())
 
