@@ -32,6 +32,7 @@ from _common import cache_option, json_option, report, run_measured
 from _dedup_scores import pairs_between_sources, recall_by_variant, score_pairs
 from _planting import Plant, Planter, voices
 
+from encoders.bundle import load_bundle
 from encoders.errors import AudioError
 from index.cluster_metrics import bcubed, mixed_clusters
 from index.clusters import find_clusters
@@ -95,7 +96,8 @@ def plant(
 
 def ingest(uris: Sequence[str], cache: Path) -> tuple[Path, dict[str, float]]:
     """A catalog of files, and what it cost."""
-    key = hashlib.sha256("\n".join(uris).encode()).hexdigest()[:12]
+    content = "\n".join([load_bundle("fingerprint").sha256, *uris])
+    key = hashlib.sha256(content.encode()).hexdigest()[:12]
     manifest, catalog = cache / f"{key}.jsonl", cache / f"catalog-{key}"
     manifest.write_text("".join(json.dumps({"uri": uri}) + "\n" for uri in uris))
     used = run_measured([sys.executable, "-c", _INGEST, str(manifest), str(catalog)])
