@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from encoders.errors import EarmarkError
+from pipelines.lazy_group import LazyGroup
 
 # Name, module of pipelines.commands, and what it does.
 COMMANDS = {
@@ -33,25 +33,10 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-class _Commands(click.Group):
-    """Knows its subcommands by name, so that ``earmark --help`` starts at once."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"pipelines.commands.{name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
 @click.group(
-    cls=_Commands,
+    cls=LazyGroup,
+    package="pipelines.commands",
+    purposes=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 all is well, 1 some inputs failed, 2 wrong use or an error, "
     "3 too many failures, 130 interrupted.",
