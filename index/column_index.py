@@ -24,17 +24,16 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.bundle import unit_vectors
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB
+from index.build import row_table
 from index.catalog import Catalog
 from index.columns import find_column, iter_embeddings, stored_columns
 from index.config import EncoderInfo
 from index.policy import FLAT_LIMIT, count_lists
-from index.schema import ROWS
 from index.storage import TEMPORARY, publish, sync_folder, temporary_name, write_error
 
 Progress = Callable[[int, int], None]
@@ -259,7 +258,7 @@ def _build(
         building = temporary_name(folder)
         building.mkdir()
         try:
-            pq.write_table(_row_table(recordings, counts), building / "rows.parquet")
+            pq.write_table(row_table(recordings), building / "rows.parquet")
             vectors, scaling = _write_vectors(
                 catalog, column, building, (n_rows, encoder.dim), progress
             )
@@ -281,15 +280,6 @@ def _build(
     for old in root.iterdir():
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _row_table(recordings: pa.Table, counts: np.ndarray) -> pa.Table:
-    columns: dict[str, Any] = {
-        **{name: recordings[name] for name in ("recording_id", "uri", "seconds", "labels")},
-        "first_row": np.cumsum(counts) - counts,
-        "n_rows": counts,
-    }
-    return pa.table(columns, schema=ROWS)
 
 
 def _write_vectors(

@@ -25,16 +25,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoders.audio import AudioStream, open_audio
+from encoders.audio import AudioStream
 from encoders.errors import AudioError, EarmarkError
 from index.identify import Identifier
 from index.monitor import Monitor
 from index.schema import MATCHES, Match, Status
 from index.storage import write_atomically
 from pipelines.beam_options import quiet_logging
-from pipelines.inputs import Input, list_inputs, local_path, open_input
+from pipelines.inputs import Input, list_inputs, open_input
 from pipelines.progress import RunState, live_display
-from pipelines.shard import make_shards
+from pipelines.shard import make_shards, open_sound
 
 SHARD_FILES = 64
 _SHARD_BYTES = 256 << 20
@@ -158,13 +158,14 @@ class MatchJob:
         status = Status.FAILED if problem else Status.OK
         if problem is None:
             try:
-                with contextlib.closing(open_input(query.uri)) as file:
-                    path = local_path(query.uri)
-                    with open_audio(path or file, self._monitor.sample_rate) as audio:
-                        matches = self._identify(query.uri, audio, state)
-                        seconds = audio.seconds_decoded
-                        if audio.problem is not None:
-                            status, problem = Status.PARTIAL, ("decode", audio.problem)
+                with (
+                    contextlib.closing(open_input(query.uri)) as file,
+                    open_sound(query.uri, file, self._monitor.identifier.spec) as audio,
+                ):
+                    matches = self._identify(query.uri, audio, state)
+                    seconds = audio.seconds_decoded
+                    if audio.problem is not None:
+                        status, problem = Status.PARTIAL, ("decode", audio.problem)
             except AudioError as error:
                 status, problem = Status.FAILED, (error.stage, error.reason)
             except OSError as error:
