@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from typing import Any, cast
 
@@ -172,6 +173,29 @@ def test_the_places_of_a_loop_are_one_sound(index: FingerprintIndex, start: floa
     assert len({s.group for s in sure}) == 1
     places = sorted(place_s(s, 0.0) for s in sure)
     assert places == pytest.approx([start, start + 10, start + 20], abs=0.1)
+
+
+@pytest.mark.parametrize("start", [5.0, 5.125, 5.25, 5.375])
+def test_the_right_place_comes_before_a_variation_of_it(start: float) -> None:
+    # Both are sure; the variation has its windows elsewhere, and now and then one more of them.
+    theme = Sound(60, 20.0)
+    played = theme.fingerprints(HOP_S * np.arange(38))
+    varied = theme.fingerprints(0.25 + HOP_S * np.arange(38))
+    varied = noisy(varied, 0.68, np.random.default_rng(1))
+    strangers = {str(seed): Sound(seed, SECONDS).reference() for seed in range(8)}
+    index = open_index(
+        {"song": np.concatenate([varied, stranger(5.0)[::STEPS], played])} | strangers
+    )
+    query = noisy(
+        theme.fingerprints(start + STEP_S * np.arange(42)), 0.97, np.random.default_rng(2)
+    )
+    alignments = find_alignments(query, index)
+    weights = CALIBRATION.weights | {"length": 0.2}
+    calibration = dataclasses.replace(CALIBRATION, weights=weights)
+    best = score_alignments(query, alignments, index, calibration)[0]
+    assert best.score > CALIBRATION.threshold
+    assert best.alignment.similarity == max(a.similarity for a in alignments)
+    assert len([a for a in alignments if a.recording == 0 and a.similarity > 0.6]) == 2
 
 
 def test_a_copy_is_a_match_of_its_own_and_no_rival(index: FingerprintIndex) -> None:

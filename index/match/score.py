@@ -10,6 +10,7 @@ import numpy as np
 
 from encoders.bundle import Calibration
 from index.match.align import Alignment
+from index.match.candidates import STEPS
 from index.match.evidence import Evidence, Weighing
 from index.search import FingerprintIndex
 
@@ -70,21 +71,28 @@ def score_alignments(
         for number in _worth_weighing(alignments, weighing.groups)
     ]
     scored.sort(key=lambda s: (-s.score, -s.evidence.similarity))
-    return _join_places(_deal_scores(scored))
+    return _deal_scores(_join_places(scored), len(queries))
 
 
-def _deal_scores(scored: Sequence[Scored]) -> list[Scored]:
+def _deal_scores(scored: Sequence[Scored], n_queries: int) -> list[Scored]:
     # Evidence tells how sure it is that a sound is there; which of its copies and repeats is the
-    # one, similarity tells.
+    # one, agreement tells.
     places: dict[int, list[int]] = collections.defaultdict(list)
     for place, s in enumerate(scored):
         places[s.group].append(place)
     dealt = list(scored)
     for mine in places.values():
-        members = sorted((scored[i] for i in mine), key=lambda s: -s.alignment.similarity)
+        members = sorted((scored[i] for i in mine), key=lambda s: -_agreement(s, n_queries))
         for i, member in zip(mine, members, strict=True):
             dealt[i] = dataclasses.replace(member, score=scored[i].score)
     return dealt
+
+
+def _agreement(scored: Scored, n_queries: int) -> float:
+    # How similar, and over how much of the query. A pair stands for all the query windows up to its
+    # neighbours, or a place would win for having one more of them.
+    a = scored.alignment
+    return a.similarity * min(n_queries, int(a.steps[-1] - a.steps[0]) + 2 * STEPS - 1)
 
 
 def _join_places(scored: Sequence[Scored]) -> list[Scored]:
