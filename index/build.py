@@ -21,6 +21,7 @@ from encoders.errors import CatalogError, EarmarkError
 from encoders.features import SILENCE_DB
 from index import policy
 from index.catalog import Catalog
+from index.centroids import find_centroids
 from index.generation import (
     TRAINED,
     VECTORS,
@@ -66,12 +67,12 @@ def build_index(
         generation stays.
     """
     chosen = policy.from_factory(factory) if factory is not None else None
-    rows = row_table(catalog.indexed_recordings())
+    recordings = catalog.indexed_recordings()
     with catalog.new_generation() as folder:
         with VectorWriter(folder, catalog.config.fingerprint.dim) as writer:
-            n_rows = int(rows["n_rows"].to_numpy().sum())
-            copy_fingerprints(catalog, writer, n_rows, progress)
-        return index_rows(folder, writer, rows, catalog.config.fingerprint.sha256, chosen, progress)
+            copy_fingerprints(catalog, writer, recordings, progress)
+        encoder, rows = catalog.config.fingerprint.sha256, row_table(recordings)
+        return index_rows(folder, writer, rows, encoder, chosen, progress)
 
 
 def index_rows(
@@ -156,16 +157,21 @@ def row_table(recordings: pa.Table, first_row: int = 0) -> pa.Table:
 
 
 def copy_fingerprints(
-    catalog: Catalog,
-    writer: VectorWriter,
-    n_rows: int,
-    progress: Progress | None,
-    recording_ids: pa.Array | None = None,
+    catalog: Catalog, writer: VectorWriter, recordings: pa.Table, progress: Progress | None
 ) -> None:
-    """Append the fingerprints of a catalog, or of some recordings of it, to a row store."""
-    begin = writer.n_vectors
+    """Append the fingerprints of recordings to a row store.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    writer : VectorWriter
+    recordings : pa.Table
+        Rows of :meth:`Catalog.indexed_recordings`, in its order.
+    progress : callable or None
+    """
+    begin, n_rows = writer.n_vectors, int(recordings["n_windows"].to_numpy().sum())
     columns = ["fingerprint", "peak_db"]
-    for batch in catalog.iter_windows(columns, recording_ids=recording_ids):
+    for batch in catalog.iter_windows(columns, recordings=recordings):
         fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
         # A zero vector is near nothing: silence is never what was found.
         fingerprints[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
@@ -215,9 +221,13 @@ def _train(vectors: np.ndarray, n_sounding: int, kind: IndexKind, progress: Prog
     n_sample = len(vectors) if 2 * n_sounding < len(vectors) else n_sample
     chosen = np.random.default_rng(0).choice(len(vectors), n_sample, replace=False)
     _, sample = sounding(vectors, np.sort(chosen))
+    sample = sample[: _TRAINING_VECTORS_PER_LIST * index.nlist]
     if progress:
         progress("Training on windows", 0, len(sample))
-    index.train(sample[: _TRAINING_VECTORS_PER_LIST * index.nlist])
+    if isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat):
+        # What is left to train are the codes.
+        index.quantizer.add(find_centroids(sample, index.nlist))
+    index.train(sample)
     if progress:
         progress("Training on windows", len(sample), len(sample))
     return index

@@ -10,12 +10,13 @@ import collections
 
 import numpy as np
 
+from index.half import widen
 from index.search import FingerprintIndex
 
 STEPS = 4
 """Query windows per reference hop."""
 
-N_CANDIDATES = 32
+N_CANDIDATES = 24
 """Alignments that are rescored."""
 
 MAX_PER_RECORDING = 3
@@ -25,7 +26,7 @@ against."""
 # Reference hops on both sides of a hit that are looked at before it is rescored: 5 s.
 _REACH = 10
 # Lags that are looked at like that: those with the best hits.
-_MAX_LAGS = 384
+_MAX_LAGS = 256
 
 
 def propose(
@@ -104,7 +105,7 @@ def _similarity_around(
     heard = meets(around, sounding(queries))
     met = (beside >= begin) & (beside < end) & heard
     pairs = np.zeros(met.shape, np.float32)
-    known = index.vectors[beside[met]].astype(np.float32)
+    known = widen(index.vectors[beside[met]])
     pairs[met] = np.einsum("nd,nd->n", queries[around[met]], known)
     # Beyond an end of the recording there is nothing to agree with: half of it must not win.
     possible = heard.sum(axis=1)
