@@ -39,6 +39,8 @@ _LEAST_VOTES = ((2, 0.38), (4, 0.5), (np.inf, 1.0))
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
+# Of the columns of candidates.
+_KINDS = "i8", "i8", "f4", "f4", "f4", "i8", "i8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Candidates:
         Seconds of the reference in one of the query.
     votes : np.ndarray [dtype=float32]
         Query windows that agree, weighed by their similarity.
+    first, last : np.ndarray [dtype=int64]
+        The first and the last of these windows.
     """
 
     query: np.ndarray
@@ -62,6 +66,8 @@ class Candidates:
     lag: np.ndarray
     speed: np.ndarray
     votes: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Candidates:
         """Some of them."""
@@ -151,7 +157,7 @@ def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex)
     least = np.select([shorter <= n for n, _ in _LEAST_VOTES], [v for _, v in _LEAST_VOTES])
     hits = np.lexsort((window, reference, query))
     long = hits[shorter[hits] >= _LEAST_FOR_SPEED]
-    lines = [Candidates(*(np.empty(0, kind) for kind in ("i8", "i8", "f4", "f4", "f4")))]
+    lines = [Candidates(*(np.empty(0, kind) for kind in _KINDS))]
     for speed in _SPEEDS.tolist():
         chosen = hits if speed == 1 else long
         lag = place[chosen] - speed * window[chosen]
@@ -173,10 +179,14 @@ def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex)
             means = np.add.reduceat(weight[mine] * lag[order], starts)
             means /= np.add.reduceat(weight[mine], starts)
             first = mine[starts[kept]]
+            last = mine[np.r_[starts[1:], len(mine)][kept] - 1]
             speeds = np.full(len(first), speed)
             lines.append(
-                Candidates(query[first], reference[first], means[kept], speeds, votes[kept])
-            )
+                Candidates(
+                    query[first], reference[first], means[kept], speeds, votes[kept],
+                    window[first], window[last],
+                )
+            )  # fmt: skip
     return Candidates(*map(np.concatenate, zip(*(c.columns() for c in lines), strict=True)))
 
 

@@ -12,6 +12,8 @@ from index.generation import TRAINED, GenerationInfo
 from index.lists import map_lists
 
 _CHUNK = 65_536
+# Queries whose candidates are in memory at a time: some tens of megabytes of them.
+_RERANKED = 256
 
 
 class Nearest(Protocol):
@@ -93,8 +95,10 @@ class Inverted:
         if len(found) > 1:
             rough = np.concatenate([scores for scores, _ in found], axis=1)
             rows = np.take_along_axis(rows, _best(rough, n_candidates), axis=1)
-        stored = self._vectors[np.maximum(rows, 0)].astype(np.float32)
-        scores = np.matmul(stored, queries[:, :, None])[:, :, 0]
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for some in (slice(i, i + _RERANKED) for i in range(0, len(queries), _RERANKED)):
+            stored = self._vectors[np.maximum(rows[some], 0)].astype(np.float32)
+            scores[some] = np.matmul(stored, queries[some, :, None])[:, :, 0]
         scores[rows < 0] = -np.inf
         best = _best(scores, k)
         best = np.take_along_axis(

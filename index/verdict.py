@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,16 +19,20 @@ LEAST_OVERLAP_S = 1.0
 
 # A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
 # that are far apart, correlation.
-_COPY = 2.4, 0.72, 0.06, 0.7
+_COPY = 2.6, 0.72, 0.11, 0.7
 # Above such a mean difference it is looked at whether another pitch explains it better.
 _DOUBTFUL_DB = 1.2
 # Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
 _SHORT_COPY = 1.8, 0.84, 0.045, 0.92
-# Of the cells far apart, those in which only the one or only the other is louder.
-_COPY_ADDED = 0.038
+# Of the loudest cells of a copy so many agree, and in no more than some the one and the same of the
+# two is far louder: a codec drops what is soft, and what is mixed in is loud. How many grows with
+# the mean difference: a codec that is far off in some is a little off in all. (At no difference,
+# for each dB, at most.)
+_LOUD_SHARE = 0.78
+_LOUD_FAR = 0.002, 0.026, 0.034
 # Where chunks correlate less than this they are no copies, and not even near.
-_LEAST_COPY_ALIGNED = 0.7
+_LEAST_COPY_ALIGNED = 0.6
 _LEAST_NEAR_ALIGNED = 0.25
 # Recordings that have nothing to do with each other correlate less; seen so often, it is enough.
 _UNRELATED = 0.15
@@ -43,6 +49,10 @@ _NEAR_LONG_S = 10.0
 _NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
+# Where two meet in no more than this share of the shorter, that part is looked at by itself.
+_PART = 0.75
+# A copy inside a longer stretch that is near is a moment without the noise: factor of length.
+_MORE_IS_NEAR = 1.5
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
 _SPARE_S = 0.5
 _SPARE_SHARE = 0.2
@@ -82,15 +92,32 @@ class Verdict:
     reason: str
 
 
-def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdict | None:
+class Proposal(NamedTuple):
+    """How one recording may lie against another.
+
+    Attributes
+    ----------
+    lag : float
+        Seconds of b at the start of a, to within half a second.
+    speed : float
+        Seconds of b in one of a, to within 1 %.
+    start_s, end_s : float
+        The stretch of a that was heard in b.
+    """
+
+    lag: float
+    speed: float = 1.0
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+
+def judge(a: Sound, b: Sound, proposals: Iterable[Proposal]) -> Verdict | None:
     """Decide about a pair.
 
     Parameters
     ----------
     a, b : Sound
-    proposals : iterable of (lag, speed)
-        Seconds of b at the start of a, to within half a second, and seconds of b in one of a,
-        to within 1 %.
+    proposals : iterable of Proposal
 
     Returns
     -------
@@ -102,11 +129,14 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
     best: Verdict | None = None
     if abs(a.frames - b.frames) < FRAMES_PER_SECOND:
         # They may well begin together, whatever repeats itself in them.
-        proposals = [((b.first - a.first) / FRAMES_PER_SECOND, 1.0), *proposals]
+        proposals = [Proposal((b.first - a.first) / FRAMES_PER_SECOND), *proposals]
     n_unrelated = 0
-    for lag, speed in proposals:
-        found = align(a, b, lag * FRAMES_PER_SECOND, speed, ratio=speed)
+    for proposal in proposals:
+        lag, speed = proposal.lag * FRAMES_PER_SECOND, proposal.speed
+        found = align(a, b, lag, speed, ratio=speed)
         verdict = None if found is None else _judge(a, b, found)
+        if found is not None and (verdict is None or verdict.kind == DuplicateKind.NEAR):
+            verdict = _judge_part(a, b, proposal) or verdict
         if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
             best = verdict
         n_unrelated += found is not None and found.correlation < _UNRELATED
@@ -123,6 +153,25 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
     return best
 
 
+def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
+    # A copy of one stretch, between sounds that have nothing to do with each other.
+    start = round(max(a.first, FRAMES_PER_SECOND * proposal.start_s))
+    end = round(min(a.last, FRAMES_PER_SECOND * proposal.end_s))
+    if proposal.speed != 1.0 or end - start > _PART * min(a.frames, b.frames):
+        return None
+    lag = proposal.lag * FRAMES_PER_SECOND
+    found = align(a, b, lag, within=(start, end))
+    if found is None or found.correlation < _LEAST_COPY_ALIGNED:
+        return None
+    copy = compare(a, b, found)
+    if copy is None or not _is_copy(copy):
+        return None
+    near = compare(a, b, found, near=True)
+    if near is not None and near.frames > _MORE_IS_NEAR * copy.frames and _is_near(a, b, near):
+        return None
+    return _describe(a, b, copy)
+
+
 def _rank(verdict: Verdict) -> tuple[bool, float, float]:
     # Of music that repeats itself, the place where most of it agrees.
     return verdict.kind != DuplicateKind.NEAR, round(verdict.coverage, 1), verdict.score
@@ -133,7 +182,7 @@ def judge_windows(
     b: np.ndarray,
     a_seconds: float,
     b_seconds: float,
-    proposals: Iterable[tuple[float, float]],
+    proposals: Iterable[Proposal],
     hop_s: float,
 ) -> Verdict | None:
     """Decide about a pair whose files are gone, by the fingerprints that ingest kept of them.
@@ -146,13 +195,13 @@ def judge_windows(
     a, b : np.ndarray [shape=(n, dim), dtype=float32]
         Fingerprints, zero where it is silent.
     a_seconds, b_seconds : float
-    proposals : iterable of (lag, speed)
-        Windows of b at the start of a, and windows of b in one of a.
+    proposals : iterable of Proposal
     hop_s : float
         Seconds from window to window.
     """
     best: Verdict | None = None
-    for lag, speed in proposals:
+    for proposal in proposals:
+        lag, speed = proposal.lag / hop_s, proposal.speed
         windows = np.arange(len(a))
         places = np.rint(lag + speed * windows).astype(int)
         inside = (places >= 0) & (places < len(b)) & a.any(axis=1)
@@ -223,12 +272,14 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
     difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
+    least, slope, most = _LOUD_FAR
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
         and agreement.far <= far
         and agreement.correlation >= correlation
-        and agreement.far - 2 * agreement.torn <= _COPY_ADDED
+        and agreement.loud_share >= _LOUD_SHARE
+        and agreement.loud_far <= min(most, least + slope * agreement.difference_db)
     )
 
 
