@@ -12,8 +12,9 @@ from index.generation import TRAINED, GenerationInfo
 from index.lists import map_lists
 
 _CHUNK = 65_536
-# Queries whose candidates are in memory at a time: some tens of megabytes of them.
-_RERANKED = 256
+# Queries that are looked up at a time: what FAISS tabulates for each list that each of them looks
+# into, and what is compared again of their candidates, takes a megabyte for every few.
+_AT_ONCE = 256
 
 
 class Nearest(Protocol):
@@ -85,6 +86,15 @@ class Inverted:
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [shape=(n_queries, k)], best first; row -1 where there are fewer."""
+        found = [
+            self._search(queries[i : i + _AT_ONCE], k) for i in range(0, len(queries), _AT_ONCE)
+        ]
+        if not found:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+        scores, rows = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        return scores, rows
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         n_candidates = k * self._rerank
         nearness, lists = self._segments[0].quantizer.search(queries, self._nprobe)
         found = [
@@ -95,10 +105,8 @@ class Inverted:
         if len(found) > 1:
             rough = np.concatenate([scores for scores, _ in found], axis=1)
             rows = np.take_along_axis(rows, _best(rough, n_candidates), axis=1)
-        scores = np.full(rows.shape, -np.inf, np.float32)
-        for some in (slice(i, i + _RERANKED) for i in range(0, len(queries), _RERANKED)):
-            stored = self._vectors[np.maximum(rows[some], 0)].astype(np.float32)
-            scores[some] = np.matmul(stored, queries[some, :, None])[:, :, 0]
+        stored = self._vectors[np.maximum(rows, 0)].astype(np.float32)
+        scores = np.matmul(stored, queries[:, :, None])[:, :, 0]
         scores[rows < 0] = -np.inf
         best = _best(scores, k)
         best = np.take_along_axis(

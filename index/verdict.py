@@ -24,12 +24,13 @@ _COPY = 2.6, 0.72, 0.11, 0.7
 _DOUBTFUL_DB = 1.2
 # Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
-_SHORT_COPY = 1.8, 0.84, 0.045, 0.92
+_SHORT_COPY = 2.1, 0.79, 0.085, 0.92
 # Of the loudest cells of a copy so many agree, and in no more than some the one and the same of the
 # two is far louder: a codec drops what is soft, and what is mixed in is loud. How many grows with
 # the mean difference: a codec that is far off in some is a little off in all. (At no difference,
 # for each dB, at most.)
 _LOUD_SHARE = 0.78
+_SHORT_LOUD_SHARE = 0.85
 _LOUD_FAR = 0.002, 0.026, 0.034
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.6
@@ -213,11 +214,13 @@ def judge_windows(
         if met.sum() < _LEAST_WINDOWS:
             continue
         score = float(similarity[start:end][met].mean())
-        length = (end - start) * hop_s
-        spare = a_seconds - length, b_seconds - length * speed
+        # A window reaches one hop beyond the start of the next.
+        length = (end - start + 1) * hop_s
+        sounding = _sounding_s(a, a_seconds, hop_s), _sounding_s(b, b_seconds, hop_s)
+        spare = sounding[0] - length, sounding[1] - length * speed
         whole = [
             left <= min(2 * hop_s + _SPARE_S, _SPARE_SHARE * seconds)
-            for left, seconds in zip(spare, (a_seconds, b_seconds), strict=True)
+            for left, seconds in zip(spare, sounding, strict=True)
         ]
         kind = DuplicateKind.NEAR
         if score >= _WINDOW_COPY and speed == 1.0:
@@ -241,6 +244,12 @@ def judge_windows(
         if best is None or _rank(verdict) > _rank(best):
             best = verdict
     return best
+
+
+def _sounding_s(fingerprints: np.ndarray, seconds: float, hop_s: float) -> float:
+    # Length without the windows of silence before and after.
+    heard = np.flatnonzero(fingerprints.any(axis=1))
+    return min(seconds, (heard[-1] - heard[0] + 2) * hop_s)
 
 
 def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
@@ -278,7 +287,7 @@ def _is_copy(agreement: Agreement) -> bool:
         and agreement.share >= share
         and agreement.far <= far
         and agreement.correlation >= correlation
-        and agreement.loud_share >= _LOUD_SHARE
+        and agreement.loud_share >= (_SHORT_LOUD_SHARE if short else _LOUD_SHARE)
         and agreement.loud_far <= min(most, least + slope * agreement.difference_db)
     )
 
