@@ -33,10 +33,13 @@ _SPEED_GAIN = 1.1
 _LEAST_FOR_SPEED = 8
 # A hit that is barely similar has this vote.
 _LEAST_VOTE = 0.1
-# Votes that a pair needs when its shorter recording has at most so many windows. Copies begin
+# Votes that a pair needs when its shorter recording has at most so many windows. Short copies begin
 # together and have twice that; an excerpt that lies half a window off has little more. One second
-# of speech is often like another: with less, most of the files would be in a candidate pair.
-_LEAST_VOTES = ((1, 0.44), (2, 0.55), (3, 0.75), (4, 0.85), (np.inf, 1.0))
+# of speech is often like another, and among minutes of music there are always two that are: with
+# less, most of the files would be in a candidate pair.
+_LEAST_VOTES = (
+    (1, 0.44), (2, 0.55), (3, 0.75), (4, 0.85), (8, 1.0), (20, 1.1), (60, 1.4), (np.inf, 1.6),
+)  # fmt: skip
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096

@@ -42,6 +42,7 @@ _MOST_UNRELATED = 2
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
 _NEAR_CORRELATION = 0.4
+_SETTLED_COVERAGE, _SETTLED_CORRELATION = 0.9, 0.7
 # The same words in another take move alike for some seconds, but either is louder here and there;
 # what is mixed in is only ever added.
 _NEAR_TORN = 0.11
@@ -141,8 +142,7 @@ def judge(a: Sound, b: Sound, proposals: Iterable[Proposal]) -> Verdict | None:
         if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
             best = verdict
         n_unrelated += found is not None and found.correlation < _UNRELATED
-        is_same = best is not None and best.kind == DuplicateKind.SAME_AUDIO
-        if is_same or n_unrelated == _MOST_UNRELATED:
+        if n_unrelated == _MOST_UNRELATED or (best is not None and _is_settled(best)):
             break
     if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
         # Another repetition would look like that: is there a place that fits as a copy does?
@@ -152,6 +152,12 @@ def judge(a: Sound, b: Sound, proposals: Iterable[Proposal]) -> Verdict | None:
         if verdict is not None and _rank(verdict) > _rank(best):
             best = verdict
     return best
+
+
+def _is_settled(verdict: Verdict) -> bool:
+    # Whether no other alignment can be better, but for another repetition of what repeats itself.
+    near = verdict.coverage >= _SETTLED_COVERAGE and verdict.score >= _SETTLED_CORRELATION
+    return verdict.kind == DuplicateKind.SAME_AUDIO or (verdict.kind == DuplicateKind.NEAR and near)
 
 
 def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
