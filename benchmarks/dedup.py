@@ -160,6 +160,16 @@ def timed(what: str, minutes: dict[str, float]) -> Iterator[None]:
     click.echo(f"{what}: {minutes[what]:.1f} min", err=True)
 
 
+@contextlib.contextmanager
+def hidden(folder: Path) -> Iterator[None]:
+    """A folder under another name for a while."""
+    elsewhere = folder.rename(folder.with_name(f"{folder.name}.hidden"))
+    try:
+        yield
+    finally:
+        elsewhere.rename(folder)
+
+
 def gigabytes(plants: Sequence[Plant]) -> float:
     """On disk; the second name of the same bytes takes none."""
     return sum(Path(p.uri).stat().st_size for p in plants if p.variant != "identical") / 1e9
@@ -182,13 +192,14 @@ def interval(share: dict[str, float]) -> str:
 @click.option("--short", "n_short", default=150, show_default=True, help="Short, 8 files each.")
 @click.option("--seconds", default=30.0, show_default=True, help="Of each piece, at most.")
 @click.option("--seed", default=0, show_default=True, help="Chooses the sources.")
+@click.option("--gone", is_flag=True, help="Find pairs when the files are not there any more.")
 @click.option("--scale", default="", help="Numbers of files, such as 3000,10000,30000.")
 @click.option("--chromaprint/--no-chromaprint", "peer", default=True, help="Run the peer as well.")
 @cache_option
 @json_option
 def main(
     corpus_dir: Path, split: str, n_music: int, n_short: int, seconds: float, seed: int,
-    scale: str, peer: bool, cache: Path, json_path: Path | None,
+    gone: bool, scale: str, peer: bool, cache: Path, json_path: Path | None,
 ) -> None:  # fmt: skip
     corpus = read_corpus(corpus_dir, None if split == "all" else split)
     cache.mkdir(parents=True, exist_ok=True)
@@ -203,8 +214,9 @@ def main(
     everything = [p for plants in sets.values() for p in plants]
     with timed(f"ingesting {len(everything):,} files", minutes):
         catalog, ingested = ingest([p.uri for p in everything], cache)
-    with timed("finding pairs", minutes):
-        found = find(catalog, cache / f"pairs-{catalog.name}")
+    out = cache / f"pairs-{catalog.name}{'-gone' if gone else ''}"
+    with timed("finding pairs", minutes), hidden(folder) if gone else contextlib.nullcontext():
+        found = find(catalog, out)
     unpaired = {row["uri"] for row in found["unpaired"]}
     with timed("asking the oracle", minutes):
         between = pairs_between_sources(everything, found["pairs"])
