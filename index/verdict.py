@@ -168,10 +168,8 @@ def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
         return None
     lag = proposal.lag * FRAMES_PER_SECOND
     found = align(a, b, lag, within=(start, end))
-    if found is None or found.correlation < _LEAST_COPY_ALIGNED:
-        return None
-    copy = compare(a, b, found)
-    if copy is None or not _is_copy(copy):
+    copy = None if found is None else _copy(a, b, found)
+    if found is None or copy is None:
         return None
     near = compare(a, b, found, near=True)
     if near is not None and near.frames > _MORE_IS_NEAR * copy.frames and _is_near(a, b, near):
@@ -259,19 +257,29 @@ def _sounding_s(fingerprints: np.ndarray, seconds: float, hop_s: float) -> float
 
 
 def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
-    may_be_near = min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
-    if found.correlation >= _LEAST_COPY_ALIGNED:
-        copy = compare(a, b, found)
-        if copy is not None and _is_copy(copy):
-            sure = not may_be_near or copy.difference_db < _DOUBTFUL_DB
-            if sure or _retuned(a, b, found).ratio == found.ratio:
-                return _describe(a, b, copy)
-    if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
+    copy = _copy(a, b, found)
+    if copy is not None:
+        return _describe(a, b, copy)
+    if not _may_be_near(a, b) or found.correlation < _LEAST_NEAR_ALIGNED:
         return None
     agreement = compare(a, b, _retuned(a, b, found), near=True)
     if agreement is None or not _is_near(a, b, agreement):
         return None
     return _describe(a, b, agreement, near=True)
+
+
+def _copy(a: Sound, b: Sound, found: Alignment) -> Agreement | None:
+    if found.correlation < _LEAST_COPY_ALIGNED:
+        return None
+    copy = compare(a, b, found)
+    if copy is None or not _is_copy(copy):
+        return None
+    sure = not _may_be_near(a, b) or copy.difference_db < _DOUBTFUL_DB
+    return copy if sure or _retuned(a, b, found).ratio == found.ratio else None
+
+
+def _may_be_near(a: Sound, b: Sound) -> bool:
+    return min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
 
 
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
