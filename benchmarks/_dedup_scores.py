@@ -20,6 +20,8 @@ _RATE = 16_000
 _SAME_WAVE = 0.8
 _LONGEST_S = 10.0
 _SLACK_S = 0.05
+# Pairs of two sources that the oracle is asked about.
+_ASKED = 4
 
 Row = Mapping[str, Any]
 
@@ -77,14 +79,22 @@ def expected_pairs(plants: Iterable[Plant]) -> dict[tuple[str, str], DuplicateKi
 def pairs_between_sources(plants: Sequence[Plant], rows: Sequence[Row]) -> list[Found]:
     """Reported pairs of different sources.
 
-    Those whose samples agree are duplicates that were there before, and the others are false.
+    Those of sources whose samples agree are duplicates that were there before, and the others are
+    false. The oracle is asked about the surest few of the pairs of two sources.
     """
     source = {plant.uri: plant.source for plant in plants}
-    return [
-        Found(row, shares_waveform(row))
-        for row in rows
-        if row["a"] in source and row["b"] in source and source[row["a"]] != source[row["b"]]
-    ]
+    of_sources: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["a"] in source and row["b"] in source:
+            first, second = sorted((source[row["a"]], source[row["b"]]))
+            if first != second:
+                of_sources[first, second].append(row)
+    found = []
+    for group in of_sources.values():
+        surest = sorted(group, key=lambda row: -row["score"])[:_ASKED]
+        is_natural = any(shares_waveform(row) for row in surest)
+        found += [Found(row, is_natural) for row in group]
+    return found
 
 
 def score_pairs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -160,8 +161,9 @@ def to_opus(path: Path, samples: np.ndarray) -> None:
 
 
 def to_22_khz(path: Path, samples: np.ndarray) -> None:
-    """Half the rate, wav."""
-    soundfile.write(path, np.clip(soxr.resample(samples, RATE, RATE // 2), -1, 1), RATE // 2)
+    """Half the rate, 16 bits."""
+    halved = soxr.resample(samples, RATE, RATE // 2)
+    soundfile.write(path, np.clip(halved, -1, 1), RATE // 2, "PCM_16")
 
 
 def to_mono(path: Path, samples: np.ndarray) -> None:
@@ -172,7 +174,7 @@ def to_mono(path: Path, samples: np.ndarray) -> None:
 ENCODINGS: dict[str, tuple[str, Write]] = {
     "mp3-64k": (".mp3", to_mp3),
     "opus-24k": (".opus", to_opus),
-    "22-khz": (".wav", to_22_khz),
+    "22-khz": (".flac", to_22_khz),
     "mono": (".flac", to_mono),
 }
 
@@ -199,13 +201,15 @@ class Planter:
         seconds : float
             Length of the original, at most; what follows it in the source serves the overlap.
         """
-        samples = read_stereo(path, seconds + 30.0)
+        make = _Maker(self.folder, number, str(path))
+        if make.is_done:
+            return make.plants
+        samples = read_stereo(path, seconds + 20.0)
         length = min(seconds, 0.7 * len(samples) / RATE)
         base = samples[: round(length * RATE)]
         rng = random.Random(number)
-        make = _Maker(self.folder, number, str(path))
         make.add("original", base, 0, length)
-        make.add("identical", base, 0, length)
+        make.twin("identical")
         self._encodings(make, base, length)
         make.add("trim-0.3s", base[round(0.3 * RATE) :], 0.3, length)
         silence = np.zeros((RATE, 2), np.float32)
@@ -227,17 +231,21 @@ class Planter:
         for semitones in (1, -1):
             shifted = change_pitch(mono, RATE, 100.0 * semitones)
             make.near(f"pitch{semitones:+d}", shifted, length)
+        make.finish()
         return make.plants
 
     def short(self, number: int, path: Path) -> list[Plant]:
         """An effect or a prompt: 8 files."""
+        make = _Maker(self.folder, number, str(path))
+        if make.is_done:
+            return make.plants
         base = read_stereo(path)
         length = len(base) / RATE
-        make = _Maker(self.folder, number, str(path))
         make.add("original", base, 0, length)
-        make.add("identical", base, 0, length)
+        make.twin("identical")
         self._encodings(make, base, length)
         make.add("trim-50ms", base[round(0.05 * RATE) :], 0.05, length)
+        make.finish()
         return make.plants
 
     def _encodings(self, make: _Maker, base: np.ndarray, length: float) -> None:
@@ -247,9 +255,24 @@ class Planter:
 
 
 class _Maker:
+    # The files of one source; what they are is written last, so that no source is read twice.
     def __init__(self, folder: Path, number: int, source: str) -> None:
         self._folder, self._number, self._source = folder, number, source
+        self._list = folder / f"{number:05d}.json"
         self.plants: list[Plant] = []
+        if self._list.exists():
+            found = [Plant(**row) for row in json.loads(self._list.read_text("utf-8"))]
+            self.plants = [plant for plant in found if plant.source == source]
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.plants)
+
+    def finish(self) -> None:
+        unfinished = self._list.with_suffix(".tmp")
+        rows = [dataclasses.asdict(plant) for plant in self.plants]
+        unfinished.write_text(json.dumps(rows), "utf-8")
+        unfinished.replace(self._list)
 
     def add(
         self,
@@ -262,17 +285,20 @@ class _Maker:
         **how: float,
     ) -> None:
         path = self._folder / f"{self._number:05d}-{variant}{suffix}"
-        if not path.exists():
-            # Whole or not at all, as a run that is ended may be taken up.
-            unfinished = path.with_name(f"unfinished-{path.name}")
-            write(unfinished, samples)
-            unfinished.replace(path)
+        write(path, samples)
         self.plants.append(Plant(str(path), self._source, variant, start, end, **how))
 
+    def twin(self, variant: str) -> None:
+        # The bytes of the last file under another name.
+        last = self.plants[-1]
+        path = self._folder / f"{self._number:05d}-{variant}{Path(last.uri).suffix}"
+        path.unlink(missing_ok=True)
+        path.hardlink_to(last.uri)
+        self.plants.append(dataclasses.replace(last, uri=str(path), variant=variant))
+
     def near(self, variant: str, mono: np.ndarray, length: float, speed: float = 1.0) -> None:
-        peak = max(1.0, float(np.abs(mono).max()))
-        stereo = np.repeat(mono[:, None] / np.float32(peak), 2, axis=1)
-        self.add(variant, stereo, 0, length, speed=speed, is_near=True)
+        quiet = mono / np.float32(max(1.0, float(np.abs(mono).max())))
+        self.add(variant, quiet, 0, length, speed=speed, is_near=True)
 
 
 def voices(paths: Sequence[Path], seconds: float) -> np.ndarray:

@@ -33,12 +33,18 @@ _SPEED_GAIN = 1.1
 _LEAST_FOR_SPEED = 8
 # A hit that is barely similar has this vote.
 _LEAST_VOTE = 0.1
-# Votes that a pair needs when its shorter recording has at most so many windows: a single window
-# must be very similar, and of many, a few must lie on a line.
-_LEAST_VOTES = ((2, 0.38), (4, 0.5), (np.inf, 1.0))
+# Votes that a pair needs when its shorter recording has at most so many windows. Short copies begin
+# together and have twice that; an excerpt that lies half a window off has little more. One second
+# of speech is often like another, and among minutes of music there are always two that are: with
+# less, most of the files would be in a candidate pair.
+_LEAST_VOTES = (
+    (1, 0.44), (2, 0.55), (3, 0.75), (4, 0.85), (8, 1.0), (20, 1.1), (60, 1.4), (np.inf, 1.6),
+)  # fmt: skip
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
+# Of the columns of candidates.
+_KINDS = "i8", "i8", "f4", "f4", "f4", "i8", "i8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Candidates:
         Seconds of the reference in one of the query.
     votes : np.ndarray [dtype=float32]
         Query windows that agree, weighed by their similarity.
+    first, last : np.ndarray [dtype=int64]
+        The first and the last of these windows.
     """
 
     query: np.ndarray
@@ -62,6 +70,8 @@ class Candidates:
     lag: np.ndarray
     speed: np.ndarray
     votes: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Candidates:
         """Some of them."""
@@ -150,8 +160,9 @@ def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex)
     shorter = np.minimum(queries.n_rows[query], references.n_rows[reference])
     least = np.select([shorter <= n for n, _ in _LEAST_VOTES], [v for _, v in _LEAST_VOTES])
     hits = np.lexsort((window, reference, query))
+    hits = hits[_may_reach(least[hits], weight[hits], query[hits], reference[hits], window[hits])]
     long = hits[shorter[hits] >= _LEAST_FOR_SPEED]
-    lines = [Candidates(*(np.empty(0, kind) for kind in ("i8", "i8", "f4", "f4", "f4")))]
+    lines = [Candidates(*(np.empty(0, kind) for kind in _KINDS))]
     for speed in _SPEEDS.tolist():
         chosen = hits if speed == 1 else long
         lag = place[chosen] - speed * window[chosen]
@@ -173,11 +184,30 @@ def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex)
             means = np.add.reduceat(weight[mine] * lag[order], starts)
             means /= np.add.reduceat(weight[mine], starts)
             first = mine[starts[kept]]
+            last = mine[np.r_[starts[1:], len(mine)][kept] - 1]
             speeds = np.full(len(first), speed)
             lines.append(
-                Candidates(query[first], reference[first], means[kept], speeds, votes[kept])
-            )
+                Candidates(
+                    query[first], reference[first], means[kept], speeds, votes[kept],
+                    window[first], window[last],
+                )
+            )  # fmt: skip
     return Candidates(*map(np.concatenate, zip(*(c.columns() for c in lines), strict=True)))
+
+
+def _may_reach(
+    least: np.ndarray, weight: np.ndarray, query: np.ndarray, reference: np.ndarray,
+    window: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    # Whether a pair has enough votes if all of its hits lie on one line: few do. Hits are sorted by
+    # pair and window.
+    if len(weight) == 0:
+        return np.empty(0, bool)
+    new_pair = np.r_[True, (np.diff(query) != 0) | (np.diff(reference) != 0)]
+    starts = np.flatnonzero(new_pair | np.r_[True, np.diff(window) != 0])
+    best = np.maximum.reduceat(weight, starts)
+    votes = np.add.reduceat(best, np.flatnonzero(new_pair[starts]))
+    return votes[np.cumsum(new_pair) - 1] >= least
 
 
 def _most_voted(lines: Candidates) -> np.ndarray:

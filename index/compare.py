@@ -19,8 +19,10 @@ CLOSE_DB = 3.0
 """Cells that differ by less than this agree."""
 
 FAR_DB = 6.0
-"""Cells that differ by more than this hold other sound: codecs do not go so far."""
+"""Cells that differ by more than this hold other sound: codecs go so far only where it is soft."""
 
+# Cells within this of the loudest of their frame are loud: no codec adds or drops one.
+_LOUDEST_DB = 12.0
 # Differences count up to this: one click must not outweigh a second of agreement.
 _MOST_DB = 12.0
 # Frames of a are aligned in so many chunks of this length, spread evenly.
@@ -88,6 +90,9 @@ class Agreement:
     torn : float
         Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
         of the one kind only.
+    loud_share, loud_far : float
+        Of the loud cells, those that differ by less than ``CLOSE_DB``; and those where one and
+        the same of the two is louder by more than ``FAR_DB``.
     correlation : float
         Of how the bands fluctuate within a second.
     gain_db : float
@@ -101,6 +106,8 @@ class Agreement:
     share: float
     far: float
     torn: float
+    loud_share: float
+    loud_far: float
     correlation: float
     gain_db: float
 
@@ -117,6 +124,7 @@ def align(
     speed: float = 1.0,
     ratio: float = 1.0,
     reach: int = REACH_FRAMES,
+    within: tuple[int, int] | None = None,
 ) -> Alignment | None:
     """Refine an alignment to a fraction of a frame.
 
@@ -128,6 +136,8 @@ def align(
         Frames of b in one of a, to about 1 %.
     ratio : float
         Frequency in b over that in a.
+    within : (int, int), optional
+        Frames of a that are looked at.
 
     Returns
     -------
@@ -136,6 +146,8 @@ def align(
     """
     begin = max(a.first, int(np.ceil((b.first - lag) / speed)) - reach)
     end = min(a.last, int((b.last - lag) / speed) + reach)
+    if within is not None:
+        begin, end = max(begin, within[0]), min(end, within[1])
     if end - begin < LEAST_FRAMES:
         return None
     length = min(_CHUNK_FRAMES, end - begin)
@@ -266,6 +278,8 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     away = np.minimum(np.abs(difference), _MOST_DB)
     heard = (of_a > floor) | (of_b > floor)
     n_cells = heard.sum(axis=1)
+    levels = np.maximum(of_a, of_b)
+    loudest = heard & (levels > levels.max(axis=1, keepdims=True) - _LOUDEST_DB)
     moving_a, moving_b = (_fluctuation(db) * heard for db in (of_a, of_b))
     if near:
         speaks = _local_correlation(moving_a, moving_b) - _NEAR_CORRELATION
@@ -274,6 +288,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
     if stop - start < min(len(frames), LEAST_FRAMES):
         return None
+    of_loudest = difference[start:stop][loudest[start:stop]]
     cells = heard[start:stop]
     away, difference = away[start:stop][cells], difference[start:stop][cells]
     moving_a, moving_b = moving_a[start:stop].ravel(), moving_b[start:stop].ravel()
@@ -285,10 +300,17 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
         far=float((away > FAR_DB).mean()),
-        torn=float(min((difference > FAR_DB).mean(), (difference < -FAR_DB).mean())),
+        torn=min(_beyond(difference)),
+        loud_share=float((np.abs(of_loudest) < CLOSE_DB).mean()),
+        loud_far=max(_beyond(of_loudest)),
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )
+
+
+def _beyond(difference: np.ndarray) -> tuple[float, float]:
+    # Shares of cells in which b, or a, is far louder.
+    return float((difference > FAR_DB).mean()), float((difference < -FAR_DB).mean())
 
 
 def _fluctuation(db: np.ndarray) -> np.ndarray:

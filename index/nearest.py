@@ -13,6 +13,9 @@ from index.half import widen
 from index.lists import map_lists
 
 _CHUNK = 65_536
+# Queries that are looked up at a time: what FAISS tabulates for each list that each of them looks
+# into, and what is compared again of their candidates, takes a megabyte for every few.
+_AT_ONCE = 256
 
 
 class Nearest(Protocol):
@@ -84,6 +87,15 @@ class Inverted:
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [shape=(n_queries, k)], best first; row -1 where there are fewer."""
+        found = [
+            self._search(queries[i : i + _AT_ONCE], k) for i in range(0, len(queries), _AT_ONCE)
+        ]
+        if not found:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+        scores, rows = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        return scores, rows
+
+    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         n_candidates = k * self._rerank
         nearness, lists = self._segments[0].quantizer.search(queries, self._nprobe)
         found = [

@@ -18,6 +18,8 @@ LEAST_FRAMES = 4
 # What lies this far below the loudest cell of the file, or of the frame, is not compared.
 _FILE_RANGE_DB = 60.0
 _FRAME_RANGE_DB = 40.0
+# Frames, spread evenly, that tell which bands hold sound and whether they ever change.
+_SAMPLED = 8192
 # A band of a constant tone changes by less than this (standard deviation).
 _CONSTANT_DB = 1.0
 
@@ -46,7 +48,7 @@ class Sound:
         self.floor = np.maximum(peak - _FILE_RANGE_DB, peaks - _FRAME_RANGE_DB)
         heard = np.flatnonzero(peaks > peak - _FILE_RANGE_DB + 10)
         self.first, self.last = int(heard[0]), int(heard[-1]) + 1
-        some = heard[:: 1 + len(heard) // MOST_FRAMES]
+        some = heard[:: 1 + len(heard) // _SAMPLED]
         loud = decibels(np.percentile(sketch[some], 95, axis=0)) > peak - _FILE_RANGE_DB
         self.top = int(np.flatnonzero(loud)[-1]) + 1
 
@@ -92,7 +94,7 @@ class Sound:
     def is_constant(self) -> bool:
         """Whether nothing ever changes, as in a test tone."""
         inside = np.arange(self.first + EDGE_FRAMES, self.last - EDGE_FRAMES)
-        inside = inside[:: 1 + len(inside) // MOST_FRAMES]
+        inside = inside[:: 1 + len(inside) // _SAMPLED]
         if len(inside) < LEAST_FRAMES:
             return False
         above = self._frames(inside) - self.floor[inside, None]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,16 +19,21 @@ LEAST_OVERLAP_S = 1.0
 
 # A copy, whatever codec it went through: mean difference, share of cells that agree, share of cells
 # that are far apart, correlation.
-_COPY = 2.4, 0.72, 0.06, 0.7
+_COPY = 2.6, 0.72, 0.11, 0.7
 # Above such a mean difference it is looked at whether another pitch explains it better.
 _DOUBTFUL_DB = 1.2
 # Of a short one there is less to go by, and hits of one drum come close.
 _SHORT_S = 3.0
-_SHORT_COPY = 1.8, 0.84, 0.045, 0.92
-# Of the cells far apart, those in which only the one or only the other is louder.
-_COPY_ADDED = 0.038
+_SHORT_COPY = 2.1, 0.79, 0.085, 0.92
+# Of the loudest cells of a copy so many agree, and in no more than some the one and the same of the
+# two is far louder: a codec drops what is soft, and what is mixed in is loud. How many grows with
+# the mean difference: a codec that is far off in some is a little off in all. (At no difference,
+# for each dB, at most.)
+_LOUD_SHARE = 0.78
+_SHORT_LOUD_SHARE = 0.85
+_LOUD_FAR = 0.002, 0.026, 0.034
 # Where chunks correlate less than this they are no copies, and not even near.
-_LEAST_COPY_ALIGNED = 0.7
+_LEAST_COPY_ALIGNED = 0.6
 _LEAST_NEAR_ALIGNED = 0.25
 # Recordings that have nothing to do with each other correlate less; seen so often, it is enough.
 _UNRELATED = 0.15
@@ -35,6 +42,7 @@ _MOST_UNRELATED = 2
 _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
 _NEAR_CORRELATION = 0.4
+_SETTLED_COVERAGE, _SETTLED_CORRELATION = 0.9, 0.7
 # The same words in another take move alike for some seconds, but either is louder here and there;
 # what is mixed in is only ever added.
 _NEAR_TORN = 0.11
@@ -43,6 +51,10 @@ _NEAR_LONG_S = 10.0
 _NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
+# Where two meet in no more than this share of the shorter, that part is looked at by itself.
+_PART = 0.75
+# A copy inside a longer stretch that is near is a moment without the noise: factor of length.
+_MORE_IS_NEAR = 1.5
 # What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
 _SPARE_S = 0.5
 _SPARE_SHARE = 0.2
@@ -82,15 +94,32 @@ class Verdict:
     reason: str
 
 
-def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdict | None:
+class Proposal(NamedTuple):
+    """How one recording may lie against another.
+
+    Attributes
+    ----------
+    lag : float
+        Seconds of b at the start of a, to within half a second.
+    speed : float
+        Seconds of b in one of a, to within 1 %.
+    start_s, end_s : float
+        The stretch of a that was heard in b.
+    """
+
+    lag: float
+    speed: float = 1.0
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+
+def judge(a: Sound, b: Sound, proposals: Iterable[Proposal]) -> Verdict | None:
     """Decide about a pair.
 
     Parameters
     ----------
     a, b : Sound
-    proposals : iterable of (lag, speed)
-        Seconds of b at the start of a, to within half a second, and seconds of b in one of a,
-        to within 1 %.
+    proposals : iterable of Proposal
 
     Returns
     -------
@@ -102,16 +131,18 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
     best: Verdict | None = None
     if abs(a.frames - b.frames) < FRAMES_PER_SECOND:
         # They may well begin together, whatever repeats itself in them.
-        proposals = [((b.first - a.first) / FRAMES_PER_SECOND, 1.0), *proposals]
+        proposals = [Proposal((b.first - a.first) / FRAMES_PER_SECOND), *proposals]
     n_unrelated = 0
-    for lag, speed in proposals:
-        found = align(a, b, lag * FRAMES_PER_SECOND, speed, ratio=speed)
+    for proposal in proposals:
+        lag, speed = proposal.lag * FRAMES_PER_SECOND, proposal.speed
+        found = align(a, b, lag, speed, ratio=speed)
         verdict = None if found is None else _judge(a, b, found)
+        if found is not None and (verdict is None or verdict.kind == DuplicateKind.NEAR):
+            verdict = _judge_part(a, b, proposal) or verdict
         if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
             best = verdict
         n_unrelated += found is not None and found.correlation < _UNRELATED
-        is_same = best is not None and best.kind == DuplicateKind.SAME_AUDIO
-        if is_same or n_unrelated == _MOST_UNRELATED:
+        if n_unrelated == _MOST_UNRELATED or (best is not None and _is_settled(best)):
             break
     if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
         # Another repetition would look like that: is there a place that fits as a copy does?
@@ -121,6 +152,29 @@ def judge(a: Sound, b: Sound, proposals: Iterable[tuple[float, float]]) -> Verdi
         if verdict is not None and _rank(verdict) > _rank(best):
             best = verdict
     return best
+
+
+def _is_settled(verdict: Verdict) -> bool:
+    # Whether no other alignment can be better, but for another repetition of what repeats itself.
+    near = verdict.coverage >= _SETTLED_COVERAGE and verdict.score >= _SETTLED_CORRELATION
+    return verdict.kind == DuplicateKind.SAME_AUDIO or (verdict.kind == DuplicateKind.NEAR and near)
+
+
+def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
+    # A copy of one stretch, between sounds that have nothing to do with each other.
+    start = round(max(a.first, FRAMES_PER_SECOND * proposal.start_s))
+    end = round(min(a.last, FRAMES_PER_SECOND * proposal.end_s))
+    if proposal.speed != 1.0 or end - start > _PART * min(a.frames, b.frames):
+        return None
+    lag = proposal.lag * FRAMES_PER_SECOND
+    found = align(a, b, lag, within=(start, end))
+    copy = None if found is None else _copy(a, b, found)
+    if found is None or copy is None:
+        return None
+    near = compare(a, b, found, near=True)
+    if near is not None and near.frames > _MORE_IS_NEAR * copy.frames and _is_near(a, b, near):
+        return None
+    return _describe(a, b, copy)
 
 
 def _rank(verdict: Verdict) -> tuple[bool, float, float]:
@@ -133,7 +187,7 @@ def judge_windows(
     b: np.ndarray,
     a_seconds: float,
     b_seconds: float,
-    proposals: Iterable[tuple[float, float]],
+    proposals: Iterable[Proposal],
     hop_s: float,
 ) -> Verdict | None:
     """Decide about a pair whose files are gone, by the fingerprints that ingest kept of them.
@@ -146,13 +200,13 @@ def judge_windows(
     a, b : np.ndarray [shape=(n, dim), dtype=float32]
         Fingerprints, zero where it is silent.
     a_seconds, b_seconds : float
-    proposals : iterable of (lag, speed)
-        Windows of b at the start of a, and windows of b in one of a.
+    proposals : iterable of Proposal
     hop_s : float
         Seconds from window to window.
     """
     best: Verdict | None = None
-    for lag, speed in proposals:
+    for proposal in proposals:
+        lag, speed = proposal.lag / hop_s, proposal.speed
         windows = np.arange(len(a))
         places = np.rint(lag + speed * windows).astype(int)
         inside = (places >= 0) & (places < len(b)) & a.any(axis=1)
@@ -164,11 +218,13 @@ def judge_windows(
         if met.sum() < _LEAST_WINDOWS:
             continue
         score = float(similarity[start:end][met].mean())
-        length = (end - start) * hop_s
-        spare = a_seconds - length, b_seconds - length * speed
+        # A window reaches one hop beyond the start of the next.
+        length = (end - start + 1) * hop_s
+        sounding = _sounding_s(a, a_seconds, hop_s), _sounding_s(b, b_seconds, hop_s)
+        spare = sounding[0] - length, sounding[1] - length * speed
         whole = [
             left <= min(2 * hop_s + _SPARE_S, _SPARE_SHARE * seconds)
-            for left, seconds in zip(spare, (a_seconds, b_seconds), strict=True)
+            for left, seconds in zip(spare, sounding, strict=True)
         ]
         kind = DuplicateKind.NEAR
         if score >= _WINDOW_COPY and speed == 1.0:
@@ -194,20 +250,36 @@ def judge_windows(
     return best
 
 
+def _sounding_s(fingerprints: np.ndarray, seconds: float, hop_s: float) -> float:
+    # Length without the windows of silence before and after.
+    heard = np.flatnonzero(fingerprints.any(axis=1))
+    return min(seconds, (heard[-1] - heard[0] + 2) * hop_s)
+
+
 def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
-    may_be_near = min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
-    if found.correlation >= _LEAST_COPY_ALIGNED:
-        copy = compare(a, b, found)
-        if copy is not None and _is_copy(copy):
-            sure = not may_be_near or copy.difference_db < _DOUBTFUL_DB
-            if sure or _retuned(a, b, found).ratio == found.ratio:
-                return _describe(a, b, copy)
-    if not may_be_near or found.correlation < _LEAST_NEAR_ALIGNED:
+    copy = _copy(a, b, found)
+    if copy is not None:
+        return _describe(a, b, copy)
+    if not _may_be_near(a, b) or found.correlation < _LEAST_NEAR_ALIGNED:
         return None
     agreement = compare(a, b, _retuned(a, b, found), near=True)
     if agreement is None or not _is_near(a, b, agreement):
         return None
     return _describe(a, b, agreement, near=True)
+
+
+def _copy(a: Sound, b: Sound, found: Alignment) -> Agreement | None:
+    if found.correlation < _LEAST_COPY_ALIGNED:
+        return None
+    copy = compare(a, b, found)
+    if copy is None or not _is_copy(copy):
+        return None
+    sure = not _may_be_near(a, b) or copy.difference_db < _DOUBTFUL_DB
+    return copy if sure or _retuned(a, b, found).ratio == found.ratio else None
+
+
+def _may_be_near(a: Sound, b: Sound) -> bool:
+    return min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
 
 
 def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
@@ -223,12 +295,14 @@ def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
 def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
     difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
+    least, slope, most = _LOUD_FAR
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
         and agreement.far <= far
         and agreement.correlation >= correlation
-        and agreement.far - 2 * agreement.torn <= _COPY_ADDED
+        and agreement.loud_share >= (_SHORT_LOUD_SHARE if short else _LOUD_SHARE)
+        and agreement.loud_far <= min(most, least + slope * agreement.difference_db)
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -25,11 +26,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from encoders.errors import EarmarkError
+from encoders.errors import CatalogError, EarmarkError
 from index.catalog import Catalog
 from index.contents import Contents
 from index.files import identical_pairs, read_files, unpaired_files
 from index.schema import PAIRS, UNPAIRED, DuplicateKind, DuplicatePair, UnpairedClass
+from index.search import FingerprintIndex
 from index.steady import steady_recordings
 from index.storage import write_atomically, write_error
 from index.update import update_index
@@ -50,12 +52,13 @@ from pipelines.pairs.stages import (
 PAIRS_FILE = "pairs.parquet"
 UNPAIRED_FILE = "unpaired.parquet"
 
+_PAIRS_AT_ONCE = 1 << 14
 # Of the folder that holds what is done so far; the run's key follows.
 _WORK = ".pairs-"
 # In the metadata of PAIRS_FILE.
 _KEY = b"earmark.pairs"
 # Changes when the same catalogs would give other pairs.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,16 +194,17 @@ def _find(
         if stale != work:
             shutil.rmtree(stale)
     work.mkdir(exist_ok=True)
-    pairs: list[DuplicatePair] = []
+    pairs: Iterator[DuplicatePair] = iter(())
     if DuplicateKind.IDENTICAL in options.kinds:
-        pairs += identical_pairs(files, grouped)
+        pairs = identical_pairs(files, grouped)
     unpaired = unpaired_files(files)
     if set(options.kinds) - {DuplicateKind.IDENTICAL}:
         run = Run(str(work), tuple(str(c.path) for c in catalogs), grouped)
         contents = Contents(files, grouped)
         write_table(files, work / "files.parquet")
         _run_stages(run, catalogs, contents, options, log)
-        pairs += (p for p in _verified(run, contents) if p.kind in options.kinds)
+        verified = (p for p in _verified(run, contents) if p.kind in options.kinds)
+        pairs = itertools.chain(pairs, verified)
         unpaired = _with_tones(unpaired, run, contents)
     write_table(unpaired, out / UNPAIRED_FILE)
     table = to_table(pairs)
@@ -212,7 +216,7 @@ def _run_stages(
     run: Run, catalogs: list[Catalog], contents: Contents, options: PairOptions, log: TextIO
 ) -> None:
     for catalog in catalogs:
-        if not catalog.index_is_current():
+        if not _has_index(catalog):
             with catalog.writer_lock(), index_display(log) as progress:
                 update_index(catalog, progress)
     with quiet_logging():
@@ -235,6 +239,15 @@ def _run_stages(
     process(SketchStage(run), range(-(-n_sketches // SHARD_SKETCHES)), "Sketching candidates")
     buckets = sorted(int(path.name) for path in (run.root / "buckets").iterdir())
     process(VerifyStage(run), buckets, f"Verifying pairs, by {BUCKET} recordings")
+
+
+def _has_index(catalog: Catalog) -> bool:
+    # Of the recordings there are now, in the layout of this version and undamaged.
+    try:
+        FingerprintIndex.open(catalog)
+    except CatalogError:
+        return False
+    return catalog.index_is_current()
 
 
 def _candidates(run: Run) -> np.ndarray:
@@ -289,9 +302,11 @@ def _with_tones(unpaired: pa.Table, run: Run, contents: Contents) -> pa.Table:
 
 
 def to_table(pairs: Iterable[DuplicatePair]) -> pa.Table:
-    """Pairs as a table, sorted."""
-    rows = [pair.to_dict() for pair in sorted(pairs, key=lambda pair: (pair.a, pair.b))]
-    return pa.Table.from_pylist(rows, schema=PAIRS)
+    """Pairs as a table, sorted. Few of them are in memory as objects at a time."""
+    rows, tables = (pair.to_dict() for pair in pairs), [PAIRS.empty_table()]
+    while some := list(itertools.islice(rows, _PAIRS_AT_ONCE)):
+        tables.append(pa.Table.from_pylist(some, schema=PAIRS))
+    return pa.concat_tables(tables).sort_by([("a", "ascending"), ("b", "ascending")])
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -19,6 +19,7 @@ from _dedup_scores import (
     shares_waveform,
 )
 from _planting import Plant, Planter, Unclear, truth, voices
+from dedup import extrapolate, growth
 
 from encoders.audio import load_audio, open_audio
 from index.schema import DuplicateKind
@@ -32,7 +33,7 @@ def plant(name: str, start: float = 0, end: float = 30, **how: float | bool) -> 
 
 def row(a: Plant, b: Plant, kind: DuplicateKind, a_start: float, b_start: float) -> dict:
     times = {"a_start_s": a_start, "a_end_s": 30.0, "b_start_s": b_start, "b_end_s": 30.0}
-    return {"a": a.uri, "b": b.uri, "kind": kind.value, **times}
+    return {"a": a.uri, "b": b.uri, "kind": kind.value, "score": 0.9, **times}
 
 
 def test_what_two_plants_are() -> None:
@@ -81,6 +82,14 @@ def test_the_oracle_knows_copies_from_look_alikes(tmp_path: Path) -> None:
     assert not shares_waveform({**copy, "b": str(paths["c"]), "b_start_s": 0.0})
 
 
+def test_growth_of_costs() -> None:
+    rows = [{"files": n, "cpu_s": 0.02 * n} for n in (1000, 10_000)]
+    assert growth(*rows) == pytest.approx(1.0)
+    assert "(10,000,000 / 10,000)^1.00 / 3600 = 56 CPU h" in extrapolate(rows)
+    rows[1]["cpu_s"] *= 10
+    assert growth(*rows) == pytest.approx(2.0)
+
+
 @pytest.mark.slow
 def test_planted_files_hold_what_they_say(tmp_path: Path) -> None:
     speech = voices([TRACKS / "ezer-ev.opus"], 20)
@@ -90,6 +99,11 @@ def test_planted_files_hold_what_they_say(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "brief.flac", brief, SAMPLE_RATE)
     plants += planter.short(1, tmp_path / "brief.flac")
     assert len({p.uri for p in plants}) == len(plants)
+    # A second run reads what is there, and encodes nothing.
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
+    again = planter.music(0, TRACKS / "palace.ogg", speech, 15.0)
+    assert again + planter.short(1, tmp_path / "brief.flac") == plants
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*-*")}
     for p in plants:
         with open_audio(p.uri, SAMPLE_RATE) as stream:
             seconds = sum(map(len, stream.blocks())) / SAMPLE_RATE

@@ -57,12 +57,19 @@ def test_copies_meet_and_strangers_do_not(tmp_path: Path) -> None:
         *(Recorded(f"stranger {i}", Sound(100 + i, 20.0).reference()) for i in range(8)),
     ]
     add_recordings(catalog, recordings)
-    pairs = best(*look_up(catalog))
+    found, uris = look_up(catalog)
+    pairs = best(found, uris)
     assert not any("stranger" in name for pair in pairs for name in pair)
     assert not any(a == b for a, b in pairs)
     lag, speed = pairs["part", "whole"]
     assert (lag, speed) == (pytest.approx(8.2, abs=0.4), 1.0)
     assert pairs["whole", "part"][0] == pytest.approx(-8.2, abs=0.4)
+    # Between which windows of the whole they met.
+    whole, part = uris.index("whole"), uris.index("part")
+    met = (found.query == whole) & (found.reference == part)
+    best_met = np.flatnonzero(met)[np.argmax(found.votes[met])]
+    assert found.first[best_met] * HOP_S == pytest.approx(8.2, abs=1.1)
+    assert found.last[best_met] * HOP_S == pytest.approx(8.2 + 19 * HOP_S, abs=1.1)
     assert pairs["faster", "whole"][1] == pytest.approx(1.04, abs=0.011)
     assert ("blip", "whole") in pairs
 

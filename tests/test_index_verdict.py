@@ -17,7 +17,7 @@ from encoders.sketch import FRAMES_PER_SECOND, SKETCH_SPEC, sketch
 from index.compare import align, best_lag, best_stretch, compare
 from index.schema import DuplicateKind
 from index.sound import Sound
-from index.verdict import Verdict, judge, judge_windows
+from index.verdict import Proposal, Verdict, judge, judge_windows
 
 TRACKS = ROOT / "pipelines" / "demo_tracks"
 
@@ -36,7 +36,7 @@ def sound(signal: np.ndarray) -> Sound:
 
 
 def verdict(a: np.ndarray, b: np.ndarray, lag: float = 0.0, speed: float = 1.0) -> Verdict | None:
-    return judge(sound(a), sound(b), [(lag, speed)])
+    return judge(sound(a), sound(b), [Proposal(lag, speed)])
 
 
 @pytest.fixture
@@ -91,6 +91,25 @@ def test_a_loop_shared_by_two_pieces_is_an_overlap_not_the_same_audio(base: np.n
     assert found.a_end_s - found.a_start_s == pytest.approx(3.0, abs=0.3)
 
 
+def test_two_pieces_spliced_overlap_with_both(base: np.ndarray) -> None:
+    other = cut(track("hacienda.mp3"), 2, 18)
+    spliced = np.concatenate([cut(base, 4, 12), cut(other, 3, 11)])
+    for whole, at, lag in ((base, 0.0, 4.0), (other, 8.0, -5.0)):
+        proposal = Proposal(lag + 0.2, 1.0, at, at + 8)
+        found = judge(sound(spliced), sound(whole), [proposal])
+        found = assert_is(found, DuplicateKind.OVERLAP)
+        assert (found.a_start_s, found.a_end_s) == pytest.approx((at, at + 8), abs=0.2)
+        assert found.b_start_s == pytest.approx(at + lag, abs=0.2)
+
+
+def test_a_pause_of_the_voice_on_top_is_no_overlap(base: np.ndarray) -> None:
+    voice = np.resize(track("ezer-ev.opus"), len(base))
+    voice[10 * SAMPLE_RATE : 15 * SAMPLE_RATE] = 0
+    proposal = Proposal(0.0, 1.0, 10.0, 15.0)
+    found = judge(sound(base), sound(add_noise(base, voice, 3.0)), [proposal])
+    assert_is(found, DuplicateKind.NEAR)
+
+
 def test_speech_or_noise_on_top_is_near(base: np.ndarray) -> None:
     voices = np.resize(track("restaurant.ogg"), len(base))
     assert_is(verdict(base, add_noise(base, voices, 6.0)), DuplicateKind.NEAR)
@@ -128,7 +147,7 @@ def test_neighbouring_sounds_of_one_source_are_not_duplicates() -> None:
         pieces = [sound(cut(track(name), at, at + 0.8)) for at in np.arange(2.0, 12.0, 1.0)]
         for i, a in enumerate(pieces):
             for b in pieces[i + 1 :]:
-                assert judge(a, b, [(0.0, 1.0)]) is None
+                assert judge(a, b, [Proposal(0.0)]) is None
 
 
 def test_what_moves_alike_at_other_levels_is_another_take(base: np.ndarray) -> None:
@@ -168,7 +187,7 @@ def test_of_music_that_repeats_itself_the_place_that_fits_best() -> None:
     bar = cut(track("palace.ogg"), 8, 12)
     noise = colored_noise(4 * len(bar), 0.0, np.random.default_rng(3))
     music = add_noise(np.tile(bar, 4), noise, 40.0)
-    found = judge(sound(music), sound(music * np.float32(0.5)), [(4.0, 1.0), (0.1, 1.0)])
+    found = judge(sound(music), sound(music * np.float32(0.5)), [Proposal(4.0), Proposal(0.1)])
     found = assert_is(found, DuplicateKind.SAME_AUDIO)
     assert found.b_start_s == pytest.approx(found.a_start_s, abs=0.02)
 
@@ -221,15 +240,19 @@ def unit(rng: np.random.Generator, n: int) -> np.ndarray:
 def test_without_files_fingerprints_decide(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     a = unit(rng, 20)
-    same = judge_windows(a, a, 10.5, 10.5, [(0.0, 1.0)], 0.5)
+    same = judge_windows(a, a, 10.5, 10.5, [Proposal(0.0)], 0.5)
     assert_is(same, DuplicateKind.SAME_AUDIO)
     assert "could not be read again" in str(same)
-    assert_is(judge_windows(a, a[6:14], 10.5, 4.5, [(-6.0, 1.0)], 0.5), DuplicateKind.EXCERPT)
+    assert_is(judge_windows(a, a[6:14], 10.5, 4.5, [Proposal(-3.0)], 0.5), DuplicateKind.EXCERPT)
     mixed = np.concatenate([a[12:], unit(rng, 10)])
-    shared = judge_windows(a, mixed, 10.5, 9.5, [(-12.0, 1.0)], 0.5)
+    shared = judge_windows(a, mixed, 10.5, 9.5, [Proposal(-6.0)], 0.5)
     found = assert_is(shared, DuplicateKind.OVERLAP)
     assert found.a_start_s == pytest.approx(6.0)
+    silent = np.zeros((4, a.shape[1]), np.float32)
+    padded = np.concatenate([silent, a, silent])
+    longer = judge_windows(a, padded, 10.5, 14.5, [Proposal(2.0)], 0.5)
+    assert_is(longer, DuplicateKind.SAME_AUDIO)
     noisy = a + 0.08 * rng.normal(size=a.shape).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
-    assert_is(judge_windows(a, noisy, 10.5, 10.5, [(0.0, 1.0)], 0.5), DuplicateKind.NEAR)
-    assert judge_windows(a, unit(rng, 20), 10.5, 10.5, [(0.0, 1.0)], 0.5) is None
+    assert_is(judge_windows(a, noisy, 10.5, 10.5, [Proposal(0.0)], 0.5), DuplicateKind.NEAR)
+    assert judge_windows(a, unit(rng, 20), 10.5, 10.5, [Proposal(0.0)], 0.5) is None

@@ -17,8 +17,10 @@ from ingest_helpers import run
 from encoders.audio import load_audio
 from encoders.degrade import transcode
 from encoders.errors import CatalogError, EarmarkError
+from index.build import build_index
 from index.catalog import Catalog
 from index.schema import PAIRS, UNPAIRED, DuplicateKind
+from index.search import FingerprintIndex
 from pipelines.deduplicate import PairOptions, PairSummary, find_pairs
 from pipelines.pairs import stages
 
@@ -161,6 +163,19 @@ def test_between_two_catalogs(folder: Path, tmp_path: Path) -> None:
     assert {Path(row["a"]).parent.name for row in rows} == {"b"}
     excerpt = next(row for row in rows if row["a"].endswith("excerpt.wav"))
     assert excerpt["b_start_s"] == pytest.approx(5.0, abs=0.05)
+
+
+def test_an_index_of_another_layout_is_built_again(folder: Path, tmp_path: Path) -> None:
+    run([folder / "a"], tmp_path / "c", **REAL)
+    with Catalog.open(tmp_path / "c").writer_lock():
+        build_index(Catalog.open(tmp_path / "c"))
+    for info in (tmp_path / "c" / "index").glob("*/index.json"):
+        info.write_text(json.dumps({**json.loads(info.read_text()), "format_version": 1}))
+    with pytest.raises(CatalogError, match="--rebuild"):
+        FingerprintIndex.open(Catalog.open(tmp_path / "c"))
+    find([tmp_path / "c"], tmp_path / "out")
+    assert kinds(tmp_path / "out") == {("music.wav", "twin.wav"): "identical"}
+    FingerprintIndex.open(Catalog.open(tmp_path / "c"))
 
 
 def test_a_group_without_files_is_an_error_that_names_the_labels(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +29,7 @@ from index.contents import Contents
 from index.search import FingerprintIndex
 from index.sound import Sound
 from index.storage import write_atomically
-from index.verdict import Verdict, judge, judge_windows
+from index.verdict import Proposal, Verdict, judge, judge_windows
 from pipelines.inputs import open_input
 from pipelines.pairs.sketches import (
     SHARD_SKETCHES,
@@ -46,6 +48,9 @@ CANDIDATES = pa.schema(
         pa.field("lag", pa.float32(), nullable=False),
         pa.field("speed", pa.float32(), nullable=False),
         pa.field("votes", pa.float32(), nullable=False),
+        # Windows of a between which they met.
+        pa.field("first", pa.float32(), nullable=False),
+        pa.field("last", pa.float32(), nullable=False),
     ]
 )
 
@@ -180,7 +185,11 @@ class CandidateStage:
                     turned = a > b
                     lag = np.where(turned, -found.lag / found.speed, found.lag)
                     speed = np.where(turned, 1 / found.speed, found.speed)
-                    columns = [np.minimum(a, b), np.maximum(a, b), lag, speed, found.votes]
+                    met = [
+                        np.where(turned, found.lag + found.speed * window, window)
+                        for window in (found.first, found.last)
+                    ]
+                    columns = [np.minimum(a, b), np.maximum(a, b), lag, speed, found.votes, *met]
                     arrays = [pa.array(c, f.type) for c, f in zip(columns, CANDIDATES, strict=True)]
                     tables.append(pa.table(arrays, schema=CANDIDATES))
                     state.check()
@@ -244,7 +253,7 @@ class VerifyStage:
         """See :class:`Stage`."""
         store = SketchStore.of_thread(self.run.root / SketchStage.name, self.run.sketched)
         rows = []
-        for (a, b), proposals in _proposals(self.run.root / "buckets", shard):
+        for (a, b), proposals in _proposals(self.run, shard):
             state.check()
             verdict = self._judge(store, a, b, proposals)
             if verdict is not None:
@@ -255,15 +264,14 @@ class VerifyStage:
             pq.write_table(pa.Table.from_pylist(rows, schema=VERDICTS), file, compression="zstd")
 
     def _judge(
-        self, store: SketchStore, a: int, b: int, proposals: list[tuple[float, float]]
+        self, store: SketchStore, a: int, b: int, proposals: list[Proposal]
     ) -> Verdict | None:
         first, second = store.sound(a), store.sound(b)
-        hop_s = load_hop(self.run)
         if isinstance(first, Sound) and isinstance(second, Sound):
-            return judge(first, second, [(lag * hop_s, speed) for lag, speed in proposals])
+            return judge(first, second, proposals)
         seconds = load_contents(self.run).seconds
         windows = self._windows(a), self._windows(b)
-        return judge_windows(*windows, seconds[a], seconds[b], proposals, hop_s)
+        return judge_windows(*windows, seconds[a], seconds[b], proposals, load_hop(self.run))
 
     def _windows(self, number: int) -> np.ndarray:
         for side in load_sides(self.run):
@@ -298,20 +306,17 @@ def bucket_candidates(run: Run) -> int:
     return parts.count_rows()
 
 
-def _proposals(
-    folder: Path, bucket: int
-) -> Iterator[tuple[tuple[int, int], list[tuple[float, float]]]]:
+def _proposals(run: Run, bucket: int) -> Iterator[tuple[tuple[int, int], list[Proposal]]]:
     # The pairs of a bucket, each with its most voted alignments that differ.
-    table = ds.dataset(folder / str(bucket), CANDIDATES, "parquet").to_table()
+    hop_s = load_hop(run)
+    table = ds.dataset(run.root / "buckets" / str(bucket), CANDIDATES, "parquet").to_table()
     table = table.sort_by([("a", "ascending"), ("b", "ascending"), ("votes", "descending")])
-    pair: tuple[int, int] | None = None
-    proposals: list[tuple[float, float]] = []
-    for a, b, lag, speed, _ in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        if (a, b) != pair:
-            if pair is not None:
-                yield pair, proposals
-            pair, proposals = (a, b), []
-        if len(proposals) < _PER_PAIR and all(abs(lag - other) > 1 for other, _ in proposals):
-            proposals.append((lag, speed))
-    if pair is not None:
-        yield pair, proposals
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    for pair, group in itertools.groupby(rows, key=operator.itemgetter(0, 1)):
+        chosen: list[Proposal] = []
+        for _, _, lag, speed, _, first, last in group:
+            # A window reaches one hop beyond the start of the next.
+            found = Proposal(lag * hop_s, speed, first * hop_s, (last + 2) * hop_s)
+            if len(chosen) < _PER_PAIR and all(abs(found.lag - p.lag) > hop_s for p in chosen):
+                chosen.append(found)
+        yield pair, chosen
