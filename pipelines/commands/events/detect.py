@@ -35,7 +35,7 @@ EXIT_SOME_FAILED = 1
 @click.option("--hop", "hop_s", type=click.FloatRange(0.03, 1.0), default=0.125, show_default=True,
               metavar="SECONDS", help="Between looks at a clip.")  # fmt: skip
 @click.option("--median", "median_s", type=click.FloatRange(0, 10), metavar="SECONDS",
-              help="Width of the median filter over scores. [default: 0.375]")  # fmt: skip
+              help="Width of the median filter over scores. [default: none]")  # fmt: skip
 @click.option(
     "--out", type=click.Path(dir_okay=True, path_type=Path), metavar="FILE",
     help="Write the events here: .jsonl, .csv, .txt (Audacity label track; of several recordings "
