@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ from index.catalog import Catalog
 from index.columns import find_column, iter_embeddings, stored_columns
 from index.config import EncoderInfo
 from index.policy import FLAT_LIMIT, count_lists
-from index.storage import TEMPORARY, publish, sync_folder, temporary_name, write_error
+from index.storage import TEMPORARY, publish_folder
 
 Progress = Callable[[int, int], None]
 
@@ -251,32 +250,19 @@ def _build(
     n_lists = count_lists(n_rows) if n_rows > FLAT_LIMIT else 0
     factory = f"IVF{n_lists},SQ8" if n_lists else "Flat"
     root = folder.parent
-    try:
-        root.mkdir(exist_ok=True)
-        for debris in root.glob(f".*{TEMPORARY}"):
-            shutil.rmtree(debris, ignore_errors=True)
-        building = temporary_name(folder)
-        building.mkdir()
-        try:
-            pq.write_table(row_table(recordings), building / "rows.parquet")
-            vectors, scaling = _write_vectors(
-                catalog, column, building, (n_rows, encoder.dim), progress
-            )
-            faiss.write_index(_fill(vectors, factory), str(building / "column.faiss"))
-            info = ColumnInfo(
-                column, encoder, factory, max(1, n_lists // _PROBED_SHARE) if n_lists else 0,
-                n_rows, recordings.num_rows, scaling,
-            )  # fmt: skip
-            (building / "index.json").write_text(json.dumps(info.to_dict(), indent=2) + "\n")
-            for file in building.iterdir():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
-            sync_folder(building)
-            publish(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    except OSError as error:
-        raise write_error(root, error) from error
+    for debris in root.glob(f".*{TEMPORARY}"):
+        shutil.rmtree(debris, ignore_errors=True)
+    with publish_folder(folder) as building:
+        pq.write_table(row_table(recordings), building / "rows.parquet")
+        vectors, scaling = _write_vectors(
+            catalog, column, building, (n_rows, encoder.dim), progress
+        )
+        faiss.write_index(_fill(vectors, factory), str(building / "column.faiss"))
+        info = ColumnInfo(
+            column, encoder, factory, max(1, n_lists // _PROBED_SHARE) if n_lists else 0,
+            n_rows, recordings.num_rows, scaling,
+        )  # fmt: skip
+        (building / "index.json").write_text(json.dumps(info.to_dict(), indent=2) + "\n")
     for old in root.iterdir():
         if old != folder:
             shutil.rmtree(old, ignore_errors=True)

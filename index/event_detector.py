@@ -1,4 +1,9 @@
-"""Sound events of a clip that is in no catalog: fine steps, exact onsets and offsets."""
+"""Sound events of a clip that is in no catalog: exact onsets and offsets.
+
+The clip is cut where something begins to sound, each of these segments is embedded on its own and
+gets one score for each class, and smoothed frames make events of them. Boxes with a score tell
+more than frames alone (Ebbers et al., "Sound event bounding boxes", 2024).
+"""
 
 from __future__ import annotations
 
@@ -10,19 +15,28 @@ import numpy as np
 
 from encoders.features import FLOOR_DB, FeatureSpec, cut_windows, log_mel
 from index.clips import ClipEncoder, Source, content_id
-from index.event_activity import sharpen
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions
+from index.event_segments import Segment, find_segments, segment_windows
 from index.schema import Event
 
 HOP_S = 0.125
 """Between windows, s: a quarter of the step that is stored."""
 
-CLIP = RegionOptions(median_s=0.16, low=0.5, gap_s=0.2, min_s=0.06)
+CLIP = RegionOptions(median_s=0.0, low=0.5, gap_s=0.1, min_s=0.03)
 """How scores of a clip's frames become events."""
 
+# A spectrum begins to rise as soon as its frame reaches a sound: where the sound itself begins
+# and ends, in frames.
+_ONSET, _OFFSET = 0.75, 1.5
+
+# What is this far below a sound beside it cannot be told from a window with both.
+_DROWNED_DB = 10.0
+
+# A window speaks for so much on either side of its middle.
 _REACH_S = 0.25
 
+_SEGMENTS_PER_BATCH = 128
 _WINDOWS_PER_BATCH = 512
 
 
@@ -120,8 +134,7 @@ class EventDetector:
         by_class = find_regions(scores, thresholds, self.frame_s, options)
         for label, regions in zip(self.model.names, by_class, strict=True):
             for region in regions:
-                onset = max(0.0, (region.first - 0.5) * self.frame_s)
-                offset = min(seconds, (region.last + 0.5) * self.frame_s)
+                onset, offset = self.span(region.first, region.last, seconds)
                 found.append((round(region.score, 4), round(onset, 3), round(offset, 3), label))
         found.sort(key=lambda event: (-event[0], *event[1:]))
         own = content_id(clip)
@@ -132,18 +145,48 @@ class EventDetector:
         times = np.arange(len(scores)) * self.frame_s
         return Detection(events, self.model.names, times, scores, frames, seconds)
 
+    def span(self, first: int, last: int, seconds: float) -> tuple[float, float]:
+        """Onset and offset of a run of frames, s."""
+        onset = (first + _ONSET) * self.frame_s if first else 0.0
+        return min(onset, seconds), min((last + _OFFSET) * self.frame_s, seconds)
+
     def frame_scores(self, frames: np.ndarray) -> np.ndarray:
         """Scores of the frames of a clip [shape=(n_frames, n_classes)].
 
-        High where the window around a frame is of the class and something stands out just then.
+        Those of the likest class of each segment, all through it.
 
         Parameters
         ----------
         frames : np.ndarray [shape=(n_frames, n_mels)]
             Log-mel, dB.
         """
-        scores = self.window_scores(frames)
-        return sharpen(scores, self.hop_frames, frames, self.spec, _REACH_S)
+        scores = np.zeros((len(frames), len(self.model.classes)))
+        segments = find_segments(frames, self.spec)
+        for segment, values in zip(segments, self.segment_scores(frames, segments), strict=True):
+            best = int(np.argmax(values))
+            inside = scores[segment.first : segment.end, best]
+            np.maximum(inside, values[best], out=inside)
+        return scores
+
+    def segment_scores(self, frames: np.ndarray, segments: list[Segment]) -> np.ndarray:
+        """Scores of segments [shape=(n_segments, n_classes)].
+
+        Of the segments alone, if the model has learned from such; else the best of the windows
+        around each, unless a louder sound is in them.
+        """
+        if self.model.segments:
+            embedded = embed_segments(frames, segments, self.encoder)
+            return self.model.scores(self.model.scaling(embedded))
+        loudness = frames.max(axis=1)
+        windows = self.window_scores(frames)
+        reach, half = round(_REACH_S / self.frame_s), self.spec.window_frames // 2
+        scores = np.zeros((len(segments), windows.shape[1]), np.float32)
+        for values, s in zip(scores, segments, strict=True):
+            near = loudness[max(0, s.first - half) : s.end + half].max()
+            if loudness[s.first : s.end].max() >= near - _DROWNED_DB:
+                first = max(0, s.first - reach) // self.hop_frames
+                values[:] = windows[first : (s.end + reach) // self.hop_frames + 1].max(axis=0)
+        return scores
 
     def window_scores(self, frames: np.ndarray) -> np.ndarray:
         """Scores of the windows around every step of a clip [shape=(n_steps, n_classes)].
@@ -156,9 +199,35 @@ class EventDetector:
         half = self.spec.window_frames // 2
         padded = np.pad(frames, ((half, half), (0, 0)), constant_values=FLOOR_DB)
         windows = cut_windows(padded, self.spec, self.hop_frames)
-        batches = []
+        scores = []
         for start in range(0, len(windows), _WINDOWS_PER_BATCH):
             batch = windows[start : start + _WINDOWS_PER_BATCH]
             embedded = self.encoder.embed(batch, np.zeros(len(batch))).embeddings
-            batches.append(self.model.scores(self.model.scaling(embedded)))
-        return np.concatenate(batches)
+            scores.append(self.model.scores(self.model.scaling(embedded)))
+        return np.concatenate(scores)
+
+
+def embed_segments(frames: np.ndarray, segments: list[Segment], encoder: ClipEncoder) -> np.ndarray:
+    """Embed segments without what sounds beside them.
+
+    Parameters
+    ----------
+    frames : np.ndarray [shape=(n_frames, n_mels)]
+    segments : list of Segment
+    encoder : ClipEncoder
+
+    Returns
+    -------
+    embeddings : np.ndarray [shape=(n_segments, dim), dtype=float32]
+        Means over the windows of each; zero where it is silent.
+    """
+    means = np.zeros((len(segments), encoder.bundle.dim), np.float32)
+    for start in range(0, len(segments), _SEGMENTS_PER_BATCH):
+        batch = slice(start, start + _SEGMENTS_PER_BATCH)
+        cut = [segment_windows(frames, segment, encoder.spec) for segment in segments[batch]]
+        counts = np.array([len(c) for c in cut])
+        windows = np.concatenate(cut)
+        embedded = encoder.embed(windows, np.zeros(len(windows))).embeddings
+        totals = np.add.reduceat(embedded, np.cumsum(counts) - counts)
+        means[batch] = totals / counts[:, None]
+    return means

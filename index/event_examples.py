@@ -46,6 +46,8 @@ class TrainingSet:
         What has to be held back together.
     certain : np.ndarray of bool [shape=(n,)]
         Whether somebody has listened: not so of background from recordings without labels.
+    segments : bool
+        Whether there are segments among them without what sounds beside them.
     """
 
     names: list[str]
@@ -55,6 +57,7 @@ class TrainingSet:
     recordings: np.ndarray
     groups: np.ndarray
     certain: np.ndarray
+    segments: bool = False
 
 
 def training_set(

@@ -42,7 +42,9 @@ def learn(
     LabelError
         If there is nothing to learn from.
     """
-    model = fit_events(training_set(index, labels, spec, refuted, seed), index, spec)
+    info = index.info
+    data = training_set(index, labels, spec, refuted, seed)
+    model = fit_events(data, spec, info.column, info.encoder, info.scaling)
     table = pa.concat_tables([_table(index, labels, True), _table(index, refuted, False)])
     model.save(folder, table)
     return model

@@ -119,6 +119,9 @@ class EventModel:
         Unit vectors, those of a class together and in the order of the classes.
     counts : tuple of int
         Examples of each class, at least one.
+    segments : bool
+        Whether it has learned from segments without what sounds beside them, and so is to be
+        shown such in a clip; if not, windows as they are.
     """
 
     column: str
@@ -129,6 +132,7 @@ class EventModel:
     heads: np.ndarray
     examples: np.ndarray
     counts: tuple[int, ...]
+    segments: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -246,6 +250,7 @@ class EventModel:
             "scaling": self.scaling.to_dict(),
             "classes": [dataclasses.asdict(c) for c in self.classes],
             "counts": list(self.counts),
+            "segments": self.segments,
             "files": files,
         }
         with write_atomically(folder / _META) as file:
@@ -283,6 +288,7 @@ class EventModel:
                 vectors[: len(classes)],
                 vectors[len(classes) :, :-1],
                 counts,
+                bool(content.get("segments", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EarmarkError(f"the event model in {folder} is damaged: {error}") from None

@@ -14,7 +14,8 @@ import scipy.special
 
 from encoders.bundle import unit_vectors
 from encoders.features import FeatureSpec
-from index.column_index import ColumnIndex
+from index.column_index import Scaling
+from index.config import EncoderInfo
 from index.event_examples import TrainingSet
 from index.event_model import EventClass, EventModel, nearest
 
@@ -57,17 +58,24 @@ class _Evidence:
     head: np.ndarray
 
 
-def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> EventModel:
+def fit_events(
+    data: TrainingSet, spec: FeatureSpec, column: str, encoder: EncoderInfo, scaling: Scaling
+) -> EventModel:
     """Fit a classifier.
 
     Parameters
     ----------
     data : TrainingSet
-        From :func:`index.event_examples.training_set`.
-    index : ColumnIndex
-        Where it is from.
+        From :func:`index.event_examples.training_set` or
+        :func:`index.event_mixtures.mixture_set`.
     spec : FeatureSpec
-        Of the catalog.
+        What was embedded.
+    column : str
+        Of the embeddings.
+    encoder : EncoderInfo
+        What made them.
+    scaling : Scaling
+        What was done to them.
     """
     evidence = _held_back(data)
     positive, known = data.targets == 1, data.targets >= 0
@@ -112,16 +120,16 @@ def fit_events(data: TrainingSet, index: ColumnIndex, spec: FeatureSpec) -> Even
                 **{"threshold": 0.5, **figures},
             )
         )
-    info = index.info
     return EventModel(
-        info.column,
-        info.encoder,
+        column,
+        encoder,
         spec,
-        info.scaling,
+        scaling,
         tuple(classes),
         heads,
         np.concatenate(examples),
         tuple(map(len, examples)),
+        data.segments,
     )
 
 

@@ -110,6 +110,36 @@ def f1_by_label(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return found
 
 
+def nearest_discriminant(
+    examples: np.ndarray, labels: Names, vectors: np.ndarray, shrinkage: float = 0.5
+) -> np.ndarray:
+    """The likeliest label if all have one covariance, that of the examples, shrunk to a sphere.
+
+    Linear discriminant analysis with as little as two examples of each (Friedman, 1989).
+
+    Parameters
+    ----------
+    examples : np.ndarray [shape=(n_examples, dim)]
+        Unit vectors; two or more of one label.
+    labels : sequence of str [shape=(n_examples,)]
+    vectors : np.ndarray [shape=(n, dim)]
+    shrinkage : float
+        0 takes the covariance as it is, 1 only its trace.
+
+    Returns
+    -------
+    predicted : np.ndarray [shape=(n,)]
+        Labels.
+    """
+    names, of = np.unique(np.asarray(labels), return_inverse=True)
+    means = np.stack([examples[of == k].mean(axis=0) for k in range(len(names))])
+    within = examples - means[of]
+    covariance = within.T @ within / max(1, len(examples) - len(names))
+    sphere = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    weights = np.linalg.solve((1 - shrinkage) * covariance + shrinkage * sphere, means.T)
+    return names[np.argmax(vectors @ weights - 0.5 * (means.T * weights).sum(axis=0), axis=1)]
+
+
 def nearest_prototype(examples: np.ndarray, labels: Names, vectors: np.ndarray) -> np.ndarray:
     """The label whose mean example is the nearest by cosine (Snell et al., 2017).
 

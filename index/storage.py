@@ -95,6 +95,30 @@ def live_generation(root: Path) -> Path | None:
 
 
 @contextlib.contextmanager
+def publish_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name on leaving, with all its files on disk, or never.
+
+    Raises
+    ------
+    CatalogError
+        If the disk is full or refuses; nothing is left then.
+    """
+    building = temporary_name(final)
+    try:
+        building.mkdir(parents=True)
+        yield building
+        for path in building.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(building)
+        publish(building, final)
+    except OSError as error:
+        raise write_error(final.parent, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def publish_generation(root: Path, key: str) -> Iterator[Path]:
     """A folder to fill, which becomes the live one of ``root`` on leaving, or never exists.
 
@@ -115,21 +139,10 @@ def publish_generation(root: Path, key: str) -> Iterator[Path]:
     published = sorted(p for p in root.glob("[0-9]*-*") if p.is_dir())
     number = 1 + (int(published[-1].name.split("-")[0]) if published else 0)
     final = root / f"{number:06d}-{key}"
-    building = temporary_name(final)
-    building.mkdir(parents=True)
-    try:
+    with publish_folder(final) as building:
         yield building
-        for path in building.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(building)
-        publish(building, final)
-        with write_atomically(root / _CURRENT) as current:
-            current.write(f"{final.name}\n".encode())
-    except OSError as error:
-        raise write_error(root, error) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with write_atomically(root / _CURRENT) as current:
+        current.write(f"{final.name}\n".encode())
     for folder in published:
         if folder != previous:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ was stopped goes on where it was.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -38,7 +39,7 @@ class DetectJob:
     catalog, model : str
         Folders, as every worker sees them.
     out : str
-        Folder of the parts that are done.
+        Folder of the parts that are done; its name tells the content of catalog and model.
     min_score : float or None
     """
 
@@ -48,18 +49,25 @@ class DetectJob:
     min_score: float | None
 
     def prepare(self) -> None:
-        """What a part needs is read with it."""
+        """Open the catalog and load the model, once per process."""
+        _opened(self)
 
     def process(self, part: CatalogPart, state: RunState) -> int:
         """Detect the events of a part. Doing it twice is the same as once."""
         state.check()
         path = Path(self.out) / part.name
         if not path.exists():
-            catalog, model = Catalog.open(self.catalog), EventModel.load(Path(self.model))
+            catalog, model = _opened(self)
             events = detect_part(catalog, model, part, self.min_score)
             with write_atomically(path) as file:
                 pq.write_table(events, file, compression="zstd")
         return 1
+
+
+# A job names its folder by the content of catalog and model: another content is another job.
+@functools.lru_cache(maxsize=2)
+def _opened(job: DetectJob) -> tuple[Catalog, EventModel]:
+    return Catalog.open(job.catalog), EventModel.load(Path(job.model))
 
 
 def detect_catalog(

@@ -10,6 +10,7 @@ from index.metrics_retrieval import (
     f1_by_label,
     macro_f1,
     mean_by_label,
+    nearest_discriminant,
     nearest_prototype,
     retrieve,
 )
@@ -73,3 +74,14 @@ def test_the_interval_draws_whole_groups() -> None:
     assert 0.35 < alone[0] < 0.5 < alone[1] < 0.65
     assert together == (0.0, 1.0)
     assert mean_by_label(values, ["x", "y"] * 50) == {"x": 0.5, "y": 0.5}
+
+
+def test_a_discriminant_looks_away_from_what_varies_in_every_label() -> None:
+    rng = np.random.default_rng(0)
+    # The labels differ in the second number; the first one varies ten times as much in both.
+    spread = rng.normal(0, [1.0, 0.02], (40, 2))
+    points = spread + np.array([[0.0, 0.1], [0.0, -0.1]])[np.arange(40) % 2]
+    labels = np.array(["up", "down"])[np.arange(40) % 2]
+    found = nearest_discriminant(points[:10], labels[:10], points[10:], shrinkage=0.001)
+    assert (found == labels[10:]).all()
+    assert (nearest_discriminant(points[:10], labels[:10], points[10:], 1.0) != found).any()

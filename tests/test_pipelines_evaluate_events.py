@@ -17,7 +17,7 @@ from encoders.corpus import read_corpus
 from encoders.errors import EarmarkError
 from pipelines.commands.evaluate import command
 from pipelines.evaluate_events.parts import Context, Options
-from pipelines.evaluate_events.sounds import BASELINE, Bundles, pool
+from pipelines.evaluate_events.sounds import BASELINE, BOTH, Bundles, pool
 
 EVENT = str(ROOT / "tests" / "data" / "bundles" / "event")
 # Detection has tests of its own, and needs more than this corpus has.
@@ -65,7 +65,7 @@ def test_the_report_has_what_was_measured(corpus: Path, tmp_path: Path) -> None:
     figures = json.loads((out / "results.json").read_text())
     assert set(figures) == {"command", "machine", "encoder", "retrieval", "few-shot"}
     inside, more = (figures["retrieval"][t] for t in ("in dev", "in dev and train"))
-    for system in ("event", "fingerprint", "vae", BASELINE):
+    for system in ("event", "fingerprint", "vae", BASELINE, BOTH):
         # 24 recordings: the twin counts once, and each finds the same kind from elsewhere.
         assert inside[system]["n_queries"] == more[system]["n_queries"] == 24
         assert inside[system]["n_labels"] == 3

@@ -5,7 +5,6 @@ Scaper: Salamon et al., "Scaper: a library for soundscape synthesis and augmenta
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import logging
@@ -114,19 +113,6 @@ def make_soundscapes(
         Soundscape(path, tuple(_read_truth(path.with_suffix(".txt"))))
         for path in sorted((folder / "soundscapes").glob(f"{split}-*.wav"))[:n]
     ]
-
-
-def write_labels(soundscapes: Sequence[Soundscape], path: Path) -> None:
-    """Write the truth as a CSV that ``earmark events learn`` reads.
-
-    Where two sounds of one kind overlap they become one.
-    """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["uri", "onset", "offset", "label"])
-        for soundscape in soundscapes:
-            for onset, offset, label in merged(soundscape.events):
-                out.writerow([soundscape.path.absolute(), f"{onset:.3f}", f"{offset:.3f}", label])
 
 
 def merged(events: Sequence[Truth]) -> list[Truth]:

@@ -33,9 +33,9 @@ EXIT_SOME_FAILED = 1
     help="Only events from this score on. [default: the threshold of each class]",
 )  # fmt: skip
 @click.option("--hop", "hop_s", type=click.FloatRange(0.03, 1.0), default=0.125, show_default=True,
-              metavar="SECONDS", help="Between looks at a clip.")  # fmt: skip
+              metavar="SECONDS", help="Between windows of a clip.")  # fmt: skip
 @click.option("--median", "median_s", type=click.FloatRange(0, 10), metavar="SECONDS",
-              help="Width of the median filter over scores. [default: 0.375]")  # fmt: skip
+              help="Width of the median filter over scores. [default: none]")  # fmt: skip
 @click.option(
     "--out", type=click.Path(dir_okay=True, path_type=Path), metavar="FILE",
     help="Write the events here: .jsonl, .csv, .txt (Audacity label track; of several recordings "
@@ -63,11 +63,11 @@ def command(
 ) -> None:
     """Label whole recordings: which sounds they hold, and from when to when.
 
-    With CLIPs, those are decoded and looked at in fine steps, with a model of the catalog DIR;
-    without DIR, with the model that comes with earmark or that --model names. Without CLIPs, all
-    recordings of the catalog DIR are labelled from their stored embeddings, without decoding; a
-    run that is stopped goes on where it was. Different sounds may overlap; a sound that is of no
-    class gets no label. Any other option goes to Beam as it is, such as --runner=FlinkRunner.
+    With CLIPs, those are decoded, cut where something begins to sound, and labelled with a model
+    of the catalog DIR; without DIR, with the model that comes with earmark or that --model names.
+    Without CLIPs, all recordings of the catalog DIR are labelled from their stored embeddings,
+    without decoding; a run that is stopped goes on where it was. Different sounds may
+    overlap; a sound that is of no class gets no label. Any other option goes to Beam as it is, such as --runner=FlinkRunner.
 
     \b
     Examples:
