@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from index_helpers import DIM, HOP_S, WINDOW_S, Sound, noisy
 
@@ -124,6 +124,8 @@ def test_a_planted_clip_with_a_gap_is_found(
     starts=st.tuples(st.floats(0, 30), st.floats(0, 30)),
     seconds=st.tuples(st.floats(4, 8), st.floats(4, 8)),
 )
+@example(seeds=[5, 6], starts=(0.0, 0.0), seconds=(7.0, 4.0))
+@example(seeds=[5, 6], starts=(0.0, 32.0), seconds=(7.0, 7.9))
 def test_two_recordings_one_after_the_other_are_two_matches(
     index: FingerprintIndex,
     seeds: list[int],

@@ -26,6 +26,9 @@ _MIN_STEPS_FOR_SPEED = 3 * 2 * STEPS
 _NEAR = np.arange(-2 * STEPS, 2 * STEPS + 1)
 # Reference windows that speed and lag are fitted on, evenly spread over a long match.
 _MAX_PROFILED = 512
+# Half of the query must meet the recording, or half of so many steps: a recording may begin or end
+# anywhere in a long query.
+_LONG = 60
 # Cells that are in memory at a time.
 _MAX_CELLS = 1 << 22
 
@@ -121,12 +124,13 @@ class _Grid:
     def _profiles(
         self, pairs: np.ndarray, walks: np.ndarray, known: np.ndarray, n_rows: np.ndarray
     ) -> np.ndarray:
-        # Mean similarity at every speed and lag [shape=(n, n_speeds, n_lags)]; -inf where less than
-        # about half of what could meet does, of which nothing can be concluded.
+        # Mean similarity at every speed and lag [shape=(n, n_speeds, n_lags)]; -inf where too
+        # little meets to conclude anything from.
         inside = (walks < len(self._queries)).astype(np.float32)
         n_met = np.tensordot(known.astype(np.float32), inside, axes=(1, 2))
-        possible = np.minimum(np.count_nonzero(self._heard), STEPS * n_rows)[:, None, None]
-        enough = (n_met > 0) & (2 * STEPS * self._spacing * n_met >= possible - STEPS)
+        possible = np.minimum(min(int(self._heard.sum()), _LONG), STEPS * n_rows)
+        least = possible[:, None, None] - STEPS
+        enough = (n_met > 0) & (2 * STEPS * self._spacing * n_met >= least)
         return np.where(enough, pairs.sum(axis=3) / np.maximum(n_met, 1), -np.inf)
 
     def _best(
