@@ -40,6 +40,10 @@ _LEAST_VOTE = 0.1
 _LEAST_VOTES = (
     (1, 0.44), (2, 0.55), (3, 0.75), (4, 0.85), (8, 1.0), (20, 1.1), (60, 1.4), (np.inf, 1.6),
 )  # fmt: skip
+# What has one window, or two, inside of what has more than so many: minutes hold a second that is
+# like any other.
+_LEAST_VOTES_INSIDE = ((1, 0.5), (2, 0.7))
+_LASTING = 40
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
@@ -157,8 +161,11 @@ def _vote(found: _Hits, queries: FingerprintIndex, references: FingerprintIndex)
     # that overlap, so that hits on both sides of a border meet.
     query, window, reference, place, score = found
     weight = score - MIN_SIMILARITY + _LEAST_VOTE
-    shorter = np.minimum(queries.n_rows[query], references.n_rows[reference])
+    lengths = queries.n_rows[query], references.n_rows[reference]
+    shorter, longer = np.minimum(*lengths), np.maximum(*lengths)
     least = np.select([shorter <= n for n, _ in _LEAST_VOTES], [v for _, v in _LEAST_VOTES])
+    for n, enough in _LEAST_VOTES_INSIDE:
+        least[(shorter == n) & (longer > _LASTING)] = enough
     hits = np.lexsort((window, reference, query))
     hits = hits[_may_reach(least[hits], weight[hits], query[hits], reference[hits], window[hits])]
     long = hits[shorter[hits] >= _LEAST_FOR_SPEED]

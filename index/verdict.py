@@ -178,8 +178,11 @@ def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
 
 
 def _rank(verdict: Verdict) -> tuple[bool, float, float]:
-    # Of music that repeats itself, the place where most of it agrees.
-    return verdict.kind != DuplicateKind.NEAR, round(verdict.coverage, 1), verdict.score
+    # Of music that repeats itself, the place where most of it agrees; but rather less of it that
+    # agrees exactly than all of it with another verse.
+    if verdict.kind == DuplicateKind.NEAR:
+        return False, round(verdict.coverage, 1), verdict.score
+    return True, verdict.coverage / (1.05 - verdict.score), 0.0
 
 
 def judge_windows(
