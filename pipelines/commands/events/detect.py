@@ -67,7 +67,8 @@ def command(
     of the catalog DIR; without DIR, with the model that comes with earmark or that --model names.
     Without CLIPs, all recordings of the catalog DIR are labelled from their stored embeddings,
     without decoding; a run that is stopped goes on where it was. Different sounds may
-    overlap; a sound that is of no class gets no label. Any other option goes to Beam as it is, such as --runner=FlinkRunner.
+    overlap; a sound that is of no class gets no label. Any other option goes to Beam as it is,
+    such as --runner=FlinkRunner.
 
     \b
     Examples:
