@@ -249,6 +249,19 @@ def test_times_are_exact_hours_into_a_recording(
     assert 1000 * float(np.median(errors)) <= limit_ms
 
 
+def test_a_clip_of_several_minutes_is_laid_pair_by_pair(long_index: FingerprintIndex) -> None:
+    first, n = 7000, 640
+    held = long_index.vectors[first : first + n].astype(np.float32)
+    query = noisy(np.repeat(held, STEPS, axis=0), 0.7, np.random.default_rng(2))
+    best = find_alignments(query, long_index)[0]
+    assert best.recording == 0
+    assert best.speed == 1.0
+    assert best.lag == pytest.approx(STEPS * first, abs=STEPS)
+    # Lag and speed are searched with fewer.
+    assert best.n_pairs == pytest.approx(n, abs=1)
+    assert best.similarity == pytest.approx(0.7, abs=0.02)
+
+
 @settings(max_examples=15, deadline=None)
 @given(speed=st.floats(0.94, 1.06), start=st.floats(0, 10))
 def test_the_slope_is_fitted_below_the_grid(

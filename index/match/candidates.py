@@ -10,6 +10,7 @@ import collections
 
 import numpy as np
 
+from index.half import widen
 from index.search import FingerprintIndex
 
 STEPS = 4
@@ -104,7 +105,7 @@ def _similarity_around(
     heard = meets(around, sounding(queries))
     met = (beside >= begin) & (beside < end) & heard
     pairs = np.zeros(met.shape, np.float32)
-    known = index.vectors[beside[met]].astype(np.float32)
+    known = widen(index.vectors[beside[met]])
     pairs[met] = np.einsum("nd,nd->n", queries[around[met]], known)
     # Beyond an end of the recording there is nothing to agree with: half of it must not win.
     possible = heard.sum(axis=1)

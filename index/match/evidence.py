@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from index.half import widen
 from index.match.align import Alignment
 from index.match.candidates import STEPS
 from index.search import FingerprintIndex
@@ -70,7 +71,7 @@ class Evidence:
 
     def features(self) -> dict[str, float]:
         """By name, for a calibration; what is sure enough says no more when it is surer."""
-        return dataclasses.asdict(self) | {
+        return vars(self) | {
             "field": min(self.field, _MAX_FIELD),
             "focus": min(max(self.focus, 0.0), _MAX_FOCUS),
         }
@@ -99,7 +100,7 @@ class Weighing:
         self._alignments = alignments
         self._index = index
         self._recordings = np.array([a.recording for a in alignments])
-        self._table = _table(alignments, len(queries))
+        self._table, self._met = _table(alignments, len(queries))
         self._moments = np.linspace(0, len(queries) - 1, min(_MOMENTS, len(queries)))
         self.groups = self._find_groups()
 
@@ -115,11 +116,14 @@ class Weighing:
         parts = [(0, a.n_pairs - 1)]
         if _LEAST_PART <= last - first + 1 < _WHOLE * a.n_pairs:
             parts.append((first, last))
-        return [self._evidence(number, part) for part in parts]
+        away = self._away(a)
+        return [self._evidence(number, part, *away) for part in parts]
 
-    def _evidence(self, number: int, part: tuple[int, int]) -> Evidence:
-        a = self._alignments[number]
-        pairs = a.pairs[part[0] : part[1] + 1]
+    def _evidence(
+        self, number: int, part: tuple[int, int], away: np.ndarray, known: np.ndarray
+    ) -> Evidence:
+        a, stretch = self._alignments[number], slice(part[0], part[1] + 1)
+        pairs = a.pairs[stretch]
         similarity = float(pairs.mean())
         others = self._others(number, int(a.steps[part[0]]), int(a.steps[part[1]]))
         best = float(others[0]) if len(others) else _TYPICAL_OTHER
@@ -129,7 +133,7 @@ class Weighing:
             similarity=similarity,
             lead=similarity - best,
             field=similarity - float(field.mean()),
-            focus=similarity - self._away(a, part),
+            focus=similarity - _best_mean(away[:, stretch], known[:, stretch], similarity),
             length=math.log(len(pairs)),
             share=math.log(len(pairs) / a.n_pairs),
         )
@@ -137,9 +141,9 @@ class Weighing:
     def _others(self, number: int, first: int, last: int) -> np.ndarray:
         # Similarities of other sounds over the same part of the query, best of each recording,
         # highest first.
-        part = self._table[:, first // STEPS : last // STEPS + 1]
-        n = np.isfinite(part).sum(axis=1)
-        means = np.nansum(part, axis=1) / np.maximum(n, 1)
+        part = slice(first // STEPS, last // STEPS + 1)
+        n = np.count_nonzero(self._met[:, part], axis=1)
+        means = self._table[:, part].sum(axis=1) / np.maximum(n, 1)
         other = (self.groups != self.groups[number]) & (2 * n >= n[number])
         # A worse place in the same recording is no rival.
         other &= (self._recordings != self._recordings[number]) | (means > means[number])
@@ -148,61 +152,69 @@ class Weighing:
         _, one_each = np.unique(self._recordings[rivals], return_index=True)
         return means[rivals[np.sort(one_each)]]
 
-    def _away(self, a: Alignment, part: tuple[int, int]) -> float:
-        # Best mean similarity of the part some way off in the same recording. Where that is silent
-        # or past its end there is nothing to compare, and nothing that speaks for the alignment.
-        steps = a.steps[part[0] : part[1] + 1]
-        held = self._index.fingerprints(a.recording)
-        moved = a.windows(steps) + _AWAY[:, None]
-        rows = held[np.clip(moved, 0, len(held) - 1)].astype(np.float32)
-        known = (moved >= 0) & (moved < len(held)) & rows.any(axis=2)
-        pairs = np.einsum("mnd,nd->mn", rows, self._queries[steps])
-        enough = 2 * known.sum(axis=1) >= len(steps)
-        if not enough.any():
-            return float(a.pairs[part[0] : part[1] + 1].mean())
-        means = np.where(known, pairs, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        return float(means[enough].max())
+    def _away(self, a: Alignment) -> tuple[np.ndarray, np.ndarray]:
+        # Inner products of its pairs some way off in the same recording, and whether there is
+        # something to compare with: it is not silent there, nor past its end.
+        n_rows = self._index.n_rows[a.recording]
+        moved = a.windows(a.steps) + _AWAY[:, None]
+        rows = self._index.first_rows[a.recording] + np.clip(moved, 0, n_rows - 1)
+        held = widen(self._index.vectors[rows])
+        known = (moved >= 0) & (moved < n_rows) & held.any(axis=2)
+        products = np.einsum("mnd,nd->mn", held, self._queries[a.steps])
+        products[~known] = 0.0
+        return products, known
 
     def _find_groups(self) -> np.ndarray:
         # The first that is the same sound, at the moments that the first of them agrees with.
-        likeness, known = self._likeness()
-        moments = self._moments
+        first = np.array([[a.first] for a in self._alignments])
+        last = np.array([[a.last] for a in self._alignments])
+        agrees = (self._moments >= first - STEPS) & (self._moments <= last + STEPS)
+        held, there = self._held()
+        mine = held[:, :, _APART].transpose(1, 0, 2)
+        known = (agrees & there[:, :, _APART]).astype(np.float32)
+        # Of what each recording holds at a moment, and each holds there, give or take some hops.
+        theirs = held.transpose(1, 3, 0, 2).reshape(len(mine), held.shape[3], -1)
+        likeness = np.matmul(mine, theirs).reshape(len(mine), len(mine[0]), *there[:, 0].shape)
+        sums = np.einsum("im,mija->ija", known, likeness)
+        n = np.tensordot(known, there.astype(np.float32), axes=(1, 1))
+        # At several hops apart; each must be known for most of the moments.
+        enough = (n > 0) & (2 * n >= n.max(axis=2, keepdims=True))
+        means = np.where(enough, sums / np.maximum(n, 1), -1.0)
+        same = means.max(axis=2) > _SAME_SOUND
         groups = np.arange(len(self._alignments))
-        for number, leader in enumerate(self._alignments):
-            if groups[number] != number:
-                continue
-            inside = (moments >= leader.first - STEPS) & (moments <= leader.last + STEPS)
-            n = known[number, :, inside].sum(axis=0)
-            means = likeness[number, :, inside].sum(axis=0) / np.maximum(n, 1)
-            # At several hops apart; each must be known for most of the moments.
-            enough = (n > 0) & (2 * n >= n.max(axis=1, keepdims=True))
-            same = np.where(enough, means, -1.0).max(axis=1) > _SAME_SOUND
-            groups[same & (groups == np.arange(len(groups))) & (groups > number)] = number
+        alone = groups.copy()
+        for number in np.flatnonzero(np.triu(same, 1).any(axis=1)).tolist():
+            if groups[number] == number:
+                groups[same[number] & (groups == alone) & (groups > number)] = number
         return groups
 
-    def _likeness(self) -> tuple[np.ndarray, np.ndarray]:
-        # Of what each recording holds at some moments and each holds there, give or take some
-        # hops [shape=(n_alignments, n_alignments, n_moments, n_hops)]; 0 where one holds nothing.
-        held = [self._held(a) for a in self._alignments]
-        rows = np.stack([rows for rows, _ in held])
-        there = np.stack([there for _, there in held])
-        mine, known = rows[:, :, _APART], there[:, :, _APART]
-        likeness = np.einsum("imd,jmad->ijma", mine, rows, optimize=True)
-        return likeness, known[:, None, :, None] & there[None]
-
-    def _held(self, a: Alignment) -> tuple[np.ndarray, np.ndarray]:
-        held = self._index.fingerprints(a.recording)
-        windows = a.windows(self._moments)
-        windows = windows[:, None] + np.arange(-_APART, _APART + 1)
-        known = (windows >= 0) & (windows < len(held))
-        rows = held[np.clip(windows, 0, len(held) - 1)].astype(np.float32)
-        rows[~known] = 0.0
-        return rows, known
+    def _held(self) -> tuple[np.ndarray, np.ndarray]:
+        # What each recording holds at every moment, give or take some hops
+        # [shape=(n_alignments, n_moments, n_hops, dim)], and whether it is that long.
+        windows = np.stack([a.windows(self._moments) for a in self._alignments])
+        windows = windows[:, :, None] + np.arange(-_APART, _APART + 1)
+        n_rows = self._index.n_rows[self._recordings][:, None, None]
+        there = (windows >= 0) & (windows < n_rows)
+        first = self._index.first_rows[self._recordings][:, None, None]
+        held = widen(self._index.vectors[first + np.clip(windows, 0, n_rows - 1)])
+        held[~there] = 0.0
+        return held, there
 
 
-def _table(alignments: Sequence[Alignment], n_steps: int) -> np.ndarray:
-    # Similarity of each alignment at each moment of a reference hop; NaN where there is none.
-    table = np.full((len(alignments), n_steps // STEPS + 1), np.nan)
-    for row, a in zip(table, alignments, strict=True):
-        row[a.steps // STEPS] = a.pairs
-    return table
+def _table(alignments: Sequence[Alignment], n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    # Similarity of each alignment at each moment of a reference hop, and whether there is one.
+    table = np.zeros((len(alignments), n_steps // STEPS + 1))
+    met = np.zeros(table.shape, bool)
+    for number, a in enumerate(alignments):
+        table[number, a.steps // STEPS] = a.pairs
+        met[number, a.steps // STEPS] = True
+    return table, met
+
+
+def _best_mean(products: np.ndarray, known: np.ndarray, otherwise: float) -> float:
+    # Of the lines of which at least half is known.
+    n = np.count_nonzero(known, axis=1)
+    enough = 2 * n >= known.shape[1]
+    if not enough.any():
+        return otherwise
+    return float((products.sum(axis=1)[enough] / np.maximum(n[enough], 1)).max())
