@@ -4,6 +4,9 @@ Ingests the folders once (or takes a catalog as it is), cuts clips from what is 
 adds a little noise and writes them as 44.1 kHz stereo ogg, mp3 and wav. Warm: one process that
 holds the catalog open, on one core, from the path of a clip to its matches, decoding included.
 Cold: the command ``earmark identify`` as a new process, on all cores.
+
+With ``--peer`` audfprint (docs/peers.md) is asked for the same clips on the same core: what all of
+them take less what one takes, so that its start and the reading of its table do not count.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import contextlib
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -44,6 +48,7 @@ from index.catalog import Catalog
 from index.identify import Identifier
 from pipelines.evaluate.references import catalog_key
 from pipelines.inputs import local_path
+from pipelines.peers import Answer, Audfprint
 
 CLIP_RATE = 44_100
 SNR_DB = 10.0
@@ -208,6 +213,7 @@ def measure_warm(identifier: Identifier, clips: Sequence[Clip], repeats: int) ->
                 n_right += matches[0].recording_id == clip.recording_id
     return {
         "p50_ms": 1000 * float(np.percentile(wall, 50)),
+        "mean_ms": 1000 * statistics.fmean(wall),
         "p99_ms": 1000 * float(np.percentile(wall, 99)),
         "cpu_p50_ms": 1000 * float(np.percentile(cpu, 50)),
         "decode_alone_p50_ms": 1000 * statistics.median(decode),
@@ -227,6 +233,38 @@ def measure_cold(catalog: Path, clip: Path, encoder: str, runs: int) -> dict[str
         "cpu_s": statistics.median(u.cpu_s for u in used),
         "peak_rss_mb": max(u.peak_rss_mb for u in used),
     }
+
+
+def measure_peer(catalog: Catalog, clips: Sequence[Clip], cache: Path) -> dict[str, float]:
+    """Seconds that audfprint takes for a clip; its data base of the catalog's files is kept."""
+    rows = catalog.recordings(["uri", "recording_id", "status"]).to_pylist()
+    rows = [row for row in rows if row["status"] == "ok" and local_path(row["uri"])]
+    references = [Path(local_path(row["uri"]) or "") for row in rows]
+    known = {str(path): row["recording_id"] for path, row in zip(references, rows, strict=True)}
+    peer = Audfprint()
+    peer.index(references, cache / "peers")
+    paths = [clip.path for clip in clips]
+    # The first time its table comes from the disk.
+    peer.query(paths[:1])
+    one, _ = _timed_query(peer, paths[:1])
+    every, answers = _timed_query(peer, paths)
+    right = (
+        a.accepted and known[a.reference or ""] == clip.recording_id
+        for a, clip in zip(answers, clips, strict=True)
+    )
+    wall, cpu = ((many - few) / (len(clips) - 1) for many, few in zip(every, one, strict=True))
+    return {"wall_s": wall, "cpu_s": cpu, "start_s": one[0] - wall, "n_right": sum(right)}
+
+
+def _timed_query(
+    peer: Audfprint, paths: Sequence[Path]
+) -> tuple[tuple[float, float], list[Answer]]:
+    # Wall and CPU time of its processes.
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    answers = peer.query(paths)
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (wall, cpu), answers
 
 
 def pin_to_one_core() -> int | None:
@@ -249,6 +287,7 @@ def pin_to_one_core() -> int | None:
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1))
 @click.option("--cold-runs", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True)
+@click.option("--peer", is_flag=True, help="Compare with audfprint on the same files.")
 @encoder_option
 @vae_option
 @precision_option
@@ -262,12 +301,15 @@ def main(
     repeats: int,
     cold_runs: int,
     seed: int,
+    peer: bool,
     encoder: str,
     vae: str,
     precision: str,
     cache: Path,
     json_path: Path | None,
 ) -> None:
+    if peer and (n_clips < 2 or not Audfprint.is_installed()):
+        raise click.UsageError("--peer takes two clips, audfprint2 and ffmpeg (docs/peers.md)")
     path = prepare_catalog(sources, hours, cache, encoder, vae, precision)
     catalog = Catalog.open(path)
     in_hours = sum(catalog.recordings(["seconds_decoded"])["seconds_decoded"].to_pylist()) / 3600
@@ -277,6 +319,7 @@ def main(
         core = pin_to_one_core()
         identifier = Identifier(path, encoder)
         warm = measure_warm(identifier, clips, repeats)
+        other = measure_peer(catalog, clips, cache) if peer else None
     rows = [
         ["Warm, p50", f"{warm['p50_ms']:.1f} ms"],
         ["Warm, p99", f"{warm['p99_ms']:.1f} ms"],
@@ -288,6 +331,14 @@ def main(
         ["Cold, peak memory", f"{cold['peak_rss_mb']:.0f} MB"],
         ["Right, at default threshold", f"{warm['n_right']} of {n_clips}"],
     ]
+    if other is not None:
+        rows += [
+            ["audfprint, a clip", f"{1000 * other['wall_s']:.0f} ms"],
+            ["  against warm", f"{1000 * other['wall_s'] / warm['mean_ms']:.1f} ×"],
+            ["  of it CPU time", f"{1000 * other['cpu_s']:.0f} ms"],
+            ["  start and table, once", f"{other['start_s']:.1f} s"],
+            ["  right, at its threshold", f"{other['n_right']} of {n_clips}"],
+        ]
     where = "no core pinned" if core is None else "one core"
     info = identifier.index.info
     report(
@@ -304,6 +355,7 @@ def main(
             "core": core,
             "warm": warm,
             "cold": cold,
+            "audfprint": other,
         },
         json_path,
     )

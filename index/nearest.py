@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 
 from index.generation import TRAINED, GenerationInfo
+from index.half import widen
 from index.lists import map_lists
 
 _CHUNK = 65_536
@@ -93,7 +94,7 @@ class Inverted:
         if len(found) > 1:
             rough = np.concatenate([scores for scores, _ in found], axis=1)
             rows = np.take_along_axis(rows, _best(rough, n_candidates), axis=1)
-        stored = self._vectors[np.maximum(rows, 0)].astype(np.float32)
+        stored = widen(self._vectors[np.maximum(rows, 0)])
         scores = np.matmul(stored, queries[:, :, None])[:, :, 0]
         scores[rows < 0] = -np.inf
         best = _best(scores, k)

@@ -72,7 +72,7 @@ def choose(n_rows: int, dim: int) -> IndexKind:
         n_lists = count_lists(n_rows)
         return IndexKind(f"IVF{n_lists},SQ8", n_lists // 16, 1)
     n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
-    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 8, _MAX_PROBES), 5)
+    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 8, _MAX_PROBES), 3)
 
 
 def count_lists(n_rows: int) -> int:

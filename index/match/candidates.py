@@ -16,7 +16,7 @@ from index.search import FingerprintIndex
 STEPS = 4
 """Query windows per reference hop."""
 
-N_CANDIDATES = 32
+N_CANDIDATES = 24
 """Alignments that are rescored."""
 
 MAX_PER_RECORDING = 3
@@ -26,7 +26,7 @@ against."""
 # Reference hops on both sides of a hit that are looked at before it is rescored: 5 s.
 _REACH = 10
 # Lags that are looked at like that: those with the best hits.
-_MAX_LAGS = 384
+_MAX_LAGS = 256
 
 
 def propose(

@@ -15,8 +15,9 @@ from index.search import FingerprintIndex
 N_HITS = 20
 """Neighbours looked up for each query window."""
 
-MAX_SEARCHED = 64
-"""Query windows that are looked up, evenly spread; all are used to rescore."""
+MIN_SEARCHED, MAX_SEARCHED = 40, 64
+"""Query windows that are looked up, evenly spread: all of a short query, every other one of a
+longer, up to the greater number. All are used to rescore."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def find_alignments(
 def look_up(queries: np.ndarray, index: FingerprintIndex) -> Hits:
     """Look up windows of a query, evenly spread."""
     heard = np.flatnonzero(sounding(queries))
-    n = min(MAX_SEARCHED, len(heard))
+    n = min(len(heard), max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2)))
     return Hits.of(queries, heard[np.linspace(0, len(heard) - 1, n).round().astype(int)], index)
 
 
