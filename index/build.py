@@ -66,12 +66,12 @@ def build_index(
         generation stays.
     """
     chosen = policy.from_factory(factory) if factory is not None else None
-    rows = row_table(catalog.indexed_recordings())
+    recordings = catalog.indexed_recordings()
     with catalog.new_generation() as folder:
         with VectorWriter(folder, catalog.config.fingerprint.dim) as writer:
-            n_rows = int(rows["n_rows"].to_numpy().sum())
-            copy_fingerprints(catalog, writer, n_rows, progress)
-        return index_rows(folder, writer, rows, catalog.config.fingerprint.sha256, chosen, progress)
+            copy_fingerprints(catalog, writer, recordings, progress)
+        encoder, rows = catalog.config.fingerprint.sha256, row_table(recordings)
+        return index_rows(folder, writer, rows, encoder, chosen, progress)
 
 
 def index_rows(
@@ -156,16 +156,21 @@ def row_table(recordings: pa.Table, first_row: int = 0) -> pa.Table:
 
 
 def copy_fingerprints(
-    catalog: Catalog,
-    writer: VectorWriter,
-    n_rows: int,
-    progress: Progress | None,
-    recording_ids: pa.Array | None = None,
+    catalog: Catalog, writer: VectorWriter, recordings: pa.Table, progress: Progress | None
 ) -> None:
-    """Append the fingerprints of a catalog, or of some recordings of it, to a row store."""
-    begin = writer.n_vectors
+    """Append the fingerprints of recordings to a row store.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    writer : VectorWriter
+    recordings : pa.Table
+        Rows of :meth:`Catalog.indexed_recordings`, in its order.
+    progress : callable or None
+    """
+    begin, n_rows = writer.n_vectors, int(recordings["n_windows"].to_numpy().sum())
     columns = ["fingerprint", "peak_db"]
-    for batch in catalog.iter_windows(columns, recording_ids=recording_ids):
+    for batch in catalog.iter_windows(columns, recordings=recordings):
         fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
         # A zero vector is near nothing: silence is never what was found.
         fingerprints[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0

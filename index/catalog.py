@@ -231,7 +231,8 @@ class Catalog:
         Returns
         -------
         table : pa.Table
-            recording_id, uri, seconds, n_windows, labels, part.
+            recording_id, uri, seconds, n_windows, labels; part; and first_window, its first row
+            in the windows of that part.
         """
         chosen = self._read_indexed()
         parts = pa.array(self.parts(), pa.string())
@@ -243,6 +244,7 @@ class Catalog:
                 "n_windows": chosen["n_windows"],
                 "labels": chosen["labels"],
                 "part": parts.take(chosen["part"].combine_chunks()),
+                "first_window": chosen["first_window"],
             }
         )
 
@@ -250,7 +252,7 @@ class Catalog:
         self,
         columns: Sequence[str],
         batch_size: int = 4096,
-        recording_ids: pa.Array | None = None,
+        recordings: pa.Table | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """The windows of :meth:`indexed_recordings`, in its order; each recording's in time order.
 
@@ -260,36 +262,38 @@ class Catalog:
             Of ``config.windows_schema``.
         batch_size : int
             Rows in memory at a time, and at most in a batch.
-        recording_ids : pa.Array, optional
-            Only windows of these recordings.
+        recordings : pa.Table, optional
+            Only these rows of :meth:`indexed_recordings`, in its order.
 
         Raises
         ------
         CatalogError
             If a part is missing or damaged.
         """
-        for part, spans in self.window_spans(recording_ids):
+        for part, spans in self.window_spans(recordings):
             path = self.path / "windows" / part
             yield from read_spans(path, spans, columns, batch_size, self.config.windows_schema)
 
     def window_spans(
-        self, recording_ids: pa.Array | None = None
+        self, recordings: pa.Table | None = None
     ) -> Iterator[tuple[str, list[tuple[int, int]]]]:
         """Parts, and the spans of rows in them that hold :meth:`indexed_recordings`.
 
         Parameters
         ----------
-        recording_ids : pa.Array, optional
-            Only of these recordings.
+        recordings : pa.Table, optional
+            Only these rows of it, in its order.
         """
-        chosen = self._read_indexed()
-        if recording_ids is not None:
-            chosen = chosen.filter(pc.is_in(chosen["recording_id"], recording_ids))
-        names, part_of_row = self.parts(), chosen["part"].to_numpy()
+        chosen = self.indexed_recordings() if recordings is None else recordings
+        if not chosen.num_rows:
+            return
+        part = pc.dictionary_encode(chosen["part"].combine_chunks())
         first, n = chosen["first_window"].to_numpy(), chosen["n_windows"].to_numpy()
-        for part in np.unique(part_of_row):
-            mine = part_of_row == part
-            yield names[part], join_spans(first[mine], first[mine] + n[mine])
+        borders = np.flatnonzero(np.diff(part.indices.to_numpy()) != 0) + 1
+        for name, mine in zip(
+            part.dictionary.to_pylist(), np.split(np.arange(len(n)), borders), strict=True
+        ):
+            yield name, join_spans(first[mine], first[mine] + n[mine])
 
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).

@@ -74,7 +74,7 @@ def iter_embeddings(
     catalog: Catalog,
     column: str,
     batch_size: int = 4096,
-    recording_ids: pa.Array | None = None,
+    recordings: pa.Table | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows of ``catalog.indexed_recordings()``.
 
@@ -85,8 +85,8 @@ def iter_embeddings(
         A name in :func:`stored_columns`, or ``"vae"``.
     batch_size : int
         Rows in memory at a time, and at most in a batch.
-    recording_ids : pa.Array, optional
-        Only of these. [default: of all]
+    recordings : pa.Table, optional
+        Only of these rows of it, in its order. [default: of all]
 
     Yields
     ------
@@ -101,7 +101,7 @@ def iter_embeddings(
         If the catalog has no such column, or a part of it is missing or damaged.
     """
     name, _ = find_column(catalog, column)
-    for part, spans in catalog.window_spans(recording_ids):
+    for part, spans in catalog.window_spans(recordings):
         yield from read_part(catalog, name, part, spans, batch_size)
 
 

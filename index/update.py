@@ -207,9 +207,7 @@ def _follow(
     with catalog.new_generation() as new:
         link_files(folder, new, [VECTORS])
         with VectorWriter(new, info.dim, info) as writer:
-            copy_fingerprints(
-                catalog, writer, difference.n_new_rows, progress, difference.new["recording_id"]
-            )
+            copy_fingerprints(catalog, writer, difference.new, progress)
         grown = dataclasses.replace(
             info, n_vectors=writer.n_vectors, files={VECTORS: writer.stretches}
         )
