@@ -21,6 +21,7 @@ from encoders.errors import CatalogError, EarmarkError
 from encoders.features import SILENCE_DB
 from index import policy
 from index.catalog import Catalog
+from index.centroids import find_centroids
 from index.generation import (
     TRAINED,
     VECTORS,
@@ -220,9 +221,13 @@ def _train(vectors: np.ndarray, n_sounding: int, kind: IndexKind, progress: Prog
     n_sample = len(vectors) if 2 * n_sounding < len(vectors) else n_sample
     chosen = np.random.default_rng(0).choice(len(vectors), n_sample, replace=False)
     _, sample = sounding(vectors, np.sort(chosen))
+    sample = sample[: _TRAINING_VECTORS_PER_LIST * index.nlist]
     if progress:
         progress("Training on windows", 0, len(sample))
-    index.train(sample[: _TRAINING_VECTORS_PER_LIST * index.nlist])
+    if isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat):
+        # What is left to train are the codes.
+        index.quantizer.add(find_centroids(sample, index.nlist))
+    index.train(sample)
     if progress:
         progress("Training on windows", len(sample), len(sample))
     return index

@@ -29,3 +29,29 @@ def music(demo_tracks: Path) -> tuple[np.ndarray, int]:
     signal = soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE)
     signal.setflags(write=False)
     return signal, SAMPLE_RATE
+
+
+@pytest.fixture(scope="session")
+def demo_catalog(tmp_path_factory: pytest.TempPathFactory, demo_tracks: Path) -> Path:
+    """All the music that ships with the package, by the encoder that ships with it; to read."""
+    from ingest_helpers import run
+
+    folder = tmp_path_factory.mktemp("demo") / "catalog"
+    other = (".csv", ".md")
+    # Ambience is for the background of clips.
+    music = (
+        p for p in demo_tracks.iterdir() if p.suffix not in other and "restaurant" not in p.name
+    )
+    run(sorted(music), folder, build_index=True, fingerprint="fingerprint")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def three_tracks(tmp_path_factory: pytest.TempPathFactory, demo_tracks: Path) -> Path:
+    """A catalog of three demo tracks, as the command makes it; to read."""
+    from ingest_helpers import run
+
+    folder = tmp_path_factory.mktemp("three") / "catalog"
+    tracks = [demo_tracks / name for name in ("palace.ogg", "musicbox.mp3", "hacienda.mp3")]
+    run(tracks, folder, build_index=True, fingerprint="fingerprint", vae="vae")
+    return folder

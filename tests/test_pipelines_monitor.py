@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from ingest_helpers import run
 
 from encoders.audio import load_audio
 from encoders.audio.live import follow_file, open_live
@@ -27,14 +26,9 @@ RATE = 16_000
 TRACKS = ["palace.ogg", "musicbox.mp3", "hacienda.mp3"]
 
 
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory, demo_tracks: Path) -> Path:
-    folder = tmp_path_factory.mktemp("monitored") / "catalog"
-    run(
-        [demo_tracks / name for name in TRACKS],
-        folder, build_index=True, fingerprint="fingerprint", vae="vae",
-    )  # fmt: skip
-    return folder
+@pytest.fixture
+def catalog(three_tracks: Path) -> Path:
+    return three_tracks
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,11 @@ _SAME_SOUND = 0.7
 _MOMENTS, _APART = 16, 2
 # Other sounds whose mean makes the field.
 _FIELD = 5
-# How much a recording that has nothing to do with the query resembles it; in a small catalog there
-# may be too few others to show that.
+# How much the best others resemble a query at least in a catalog of many hours: the less, the more
+# pairs there are (the lowest twentieth of clips of 1 to 10 s in one of 31 h). A small catalog may
+# hold too few others to show that.
+_LEAST_FIELD, _LEAST_FIELD_OF_ONE = 0.2, 0.56
+# What another sound is taken to resemble it where there are fewer than five.
 _TYPICAL_OTHER = 0.4
 # A part that is shorter than this share of the whole, and has so many pairs at least, is weighed
 # on its own as well.
@@ -52,7 +55,8 @@ class Evidence:
     lead : float
         How much that is above the best other sound.
     field : float
-        How much it is above the mean of the best five other sounds.
+        How much it is above the mean of the best five other sounds, or above what they would be in
+        a large catalog, if this one has none like it.
     focus : float
         How much it is above the same alignment moved by a second or more.
     length : float
@@ -126,13 +130,14 @@ class Weighing:
         pairs = a.pairs[stretch]
         similarity = float(pairs.mean())
         others = self._others(number, int(a.steps[part[0]]), int(a.steps[part[1]]))
+        expected = _LEAST_FIELD + (_LEAST_FIELD_OF_ONE - _LEAST_FIELD) / math.sqrt(len(pairs))
         best = float(others[0]) if len(others) else _TYPICAL_OTHER
         field = np.full(_FIELD, min(_TYPICAL_OTHER, best))
         field[: len(others)] = others[:_FIELD]
         return Evidence(
             similarity=similarity,
             lead=similarity - best,
-            field=similarity - float(field.mean()),
+            field=similarity - max(float(field.mean()), expected),
             focus=similarity - _best_mean(away[:, stretch], known[:, stretch], similarity),
             length=math.log(len(pairs)),
             share=math.log(len(pairs) / a.n_pairs),
