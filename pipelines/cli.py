@@ -13,6 +13,7 @@ from pipelines.lazy_group import LazyGroup
 COMMANDS = {
     "demo": "See it work on the tracks that come with earmark.",
     "ingest": "Ingest audio into a catalog.",
+    "add": "Add audio to a catalog that is there.",
     "identify": "Find out which recording a clip is from, and where in it.",
     "match": "Identify a whole corpus of files.",
     "monitor": "Tell what is played when in hours of audio, or in a stream.",
