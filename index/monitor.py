@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from encoders.features import stream_windows
+from index.half import widen
 from index.identify import Identifier
 from index.match import STEPS, Alignment, Hits, Scored, find_alignments, lay, score_alignments
 from index.schema import Match
@@ -39,6 +40,10 @@ _OFF_LINE = STEPS
 _HALF_S = 0.5
 # So much more similar is clearly better.
 _CLEARLY = 0.1
+# Recordings this similar, place by place, are one sound in two mixes.
+_ALIKE = 0.5
+# Places of two tracks that are compared.
+_MAX_COMPARED = 256
 # Query steps from which two pieces tell the speed better than one.
 _LONG = 48
 
@@ -74,15 +79,19 @@ class _Track:
             and abs(alignment.reference_step(middle) - expected) <= _OFF_LINE
         )
 
-    def is_repeat_of(self, other: _Track) -> bool:
-        """Whether the recording is in another place at that time, and fits better there."""
+    def yields_to(self, other: _Track) -> bool:
+        """Whether at most of its time there is another, which fits better."""
         common = min(self.last, other.last) - max(self.first, other.first)
         return (
             other is not self
-            and other.recording == self.recording
             and 2 * common > self.last - self.first
-            and other.n_pieces * other.similarity > self.n_pieces * self.similarity
+            and other.strength > self.strength
         )
+
+    @property
+    def strength(self) -> tuple[float, int, int]:
+        """How well it fits; of two that begin on one line in neighbouring pieces, the earlier."""
+        return self.n_pieces * self.similarity, self.last - self.first, id(self)
 
     def line(self) -> Alignment:
         """The straight line from the first piece to the latest, with the signal's own steps."""
@@ -268,7 +277,8 @@ class _Listening:
         for track in sorted(ended, key=lambda t: t.first):
             if track.n_pieces == 1 and track.scored.score < alone:
                 continue
-            if any(track.is_repeat_of(other) for other in [*self._open, *ended]):
+            better = (t for t in [*self._open, *ended] if track.yields_to(t))
+            if any(t.recording == track.recording or self._sound_alike(track, t) for t in better):
                 continue
             segment = self._segment(track)
             start_s, end_s = segment.query_start_s or 0.0, segment.query_end_s or 0.0
@@ -279,6 +289,21 @@ class _Listening:
             yield from self._gap(min([start_s, *others]))
             yield segment
             self._told_until_s = max(self._told_until_s, end_s)
+
+    def _sound_alike(self, track: _Track, other: _Track) -> bool:
+        # Whether two recordings hold much the same while both are there: mixes of one piece, say.
+        first, last = max(track.first, other.first), min(track.last, other.last)
+        n = min(_MAX_COMPARED, 1 + (last - first) // STEPS)
+        steps = np.linspace(first, last, n)
+        pairs = (self._held(track, steps) * self._held(other, steps)).sum(axis=1)
+        return float(pairs.mean()) > _ALIKE
+
+    def _held(self, track: _Track, steps: np.ndarray) -> np.ndarray:
+        # What the recording of a track holds at some of its steps [shape=(n, dim)]; zero beyond it.
+        vectors = self._index.fingerprints(track.recording)
+        rows = track.scored.alignment.windows(steps - track.origin)
+        known = (rows >= 0) & (rows < len(vectors))
+        return widen(vectors[np.clip(rows, 0, len(vectors) - 1)]) * known[:, None]
 
     def _gap(self, end_s: float) -> Iterator[Match]:
         start_s = self._told_until_s

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from ingest_helpers import run
 
 from encoders.audio import load_audio
@@ -84,6 +85,30 @@ def test_a_crossfade_is_two_segments_that_overlap(monitor: Monitor, demo_tracks:
     assert 17 <= segments[0].query_end_s <= 21.5
     assert 14.5 <= segments[1].query_start_s <= 19
     assert segments[1].query_end_s == pytest.approx(36, abs=0.5)
+
+
+def test_of_two_mixes_of_a_piece_the_better_is_told(
+    monitor: Monitor, demo_tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece, other = (
+        stretch(demo_tracks / name, 0.0, 36.0) for name in ("palace.ogg", "musicbox.mp3")
+    )
+    mixes = [tmp_path / "piece.wav", tmp_path / "remix.wav"]
+    other *= piece.std() / other.std()
+    for path, mix in zip(mixes, (piece, 0.5 * piece + 0.5 * other), strict=True):
+        soundfile.write(path, mix, RATE)
+    catalog = tmp_path / "catalog"
+    run([*mixes], catalog, build_index=True, fingerprint="fingerprint")
+    mixed = Monitor(Identifier(catalog))
+    assert names(listen(mixed, piece)) == ["piece.wav"]
+    monkeypatch.setattr("index.monitor._ALIKE", 2.0)
+    assert "remix.wav" in names(listen(mixed, piece))
+
+
+def test_two_recordings_at_once_are_both_told(monitor: Monitor, demo_tracks: Path) -> None:
+    signal = stretch(demo_tracks / "palace.ogg", 2.0, 30.0)
+    signal[8 * RATE : 22 * RATE] += stretch(demo_tracks / "hacienda.mp3", 4.0, 14.0)
+    assert set(names(listen(monitor, signal))) == {"palace.ogg", "hacienda.mp3"}
 
 
 def test_an_interruption_does_not_cut_a_segment(monitor: Monitor, demo_tracks: Path) -> None:
