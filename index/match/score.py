@@ -10,7 +10,7 @@ import numpy as np
 
 from encoders.bundle import Calibration
 from index.match.align import Alignment
-from index.match.candidates import STEPS
+from index.match.candidates import STEPS, sounding
 from index.match.evidence import Evidence, Weighing
 from index.search import FingerprintIndex
 
@@ -71,10 +71,10 @@ def score_alignments(
         for number in _worth_weighing(alignments, weighing.groups)
     ]
     scored.sort(key=lambda s: (-s.score, -s.evidence.similarity))
-    return _deal_scores(_join_places(scored), len(queries))
+    return _deal_scores(_join_places(scored), sounding(queries))
 
 
-def _deal_scores(scored: Sequence[Scored], n_queries: int) -> list[Scored]:
+def _deal_scores(scored: Sequence[Scored], heard: np.ndarray) -> list[Scored]:
     # Evidence tells how sure it is that a sound is there; which of its copies and repeats is the
     # one, agreement tells.
     places: dict[int, list[int]] = collections.defaultdict(list)
@@ -82,17 +82,18 @@ def _deal_scores(scored: Sequence[Scored], n_queries: int) -> list[Scored]:
         places[s.group].append(place)
     dealt = list(scored)
     for mine in places.values():
-        members = sorted((scored[i] for i in mine), key=lambda s: -_agreement(s, n_queries))
+        members = sorted((scored[i] for i in mine), key=lambda s: -_agreement(s, heard))
         for i, member in zip(mine, members, strict=True):
             dealt[i] = dataclasses.replace(member, score=scored[i].score)
     return dealt
 
 
-def _agreement(scored: Scored, n_queries: int) -> float:
-    # How similar, and over how much of the query. A pair stands for all the query windows up to its
-    # neighbours, or a place would win for having one more of them.
+def _agreement(scored: Scored, heard: np.ndarray) -> float:
+    # How similar, and over how much of what is heard. A pair stands for all the query windows up to
+    # its neighbours, or a place would win for having one more of them.
     a = scored.alignment
-    return a.similarity * min(n_queries, int(a.steps[-1] - a.steps[0]) + 2 * STEPS - 1)
+    begin, end = max(0, int(a.steps[0]) - STEPS + 1), int(a.steps[-1]) + STEPS
+    return a.similarity * int(np.count_nonzero(heard[begin:end]))
 
 
 def _join_places(scored: Sequence[Scored]) -> list[Scored]:
