@@ -96,12 +96,17 @@ def plant(
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [plant for plants in pool.map(make, range(n)) for plant in plants]
 
-    def sing(i: int) -> list[Plant]:
+    def words(i: int) -> list[Path]:
         # Each piece has words of its own: the same ones would make duplicates of their mixtures.
-        words = [talk[(_WORDS * i + j) % len(talk)] for j in range(_WORDS)]
-        return planter.music(i, music[i], voices(words, seconds), seconds)
+        return [talk[(_WORDS * i + j) % len(talk)] for j in range(_WORDS)]
 
-    long = all_of(sing, min(n_music, len(music)))
+    def sing(i: int) -> list[Plant]:
+        return planter.music(i, music[i], voices(words(i), seconds), seconds)
+
+    n_music = min(n_music, len(music))
+    spoken = {word for i in range(n_music) for word in words(i)}
+    brief = [path for path in brief if path not in spoken]
+    long = all_of(sing, n_music)
     first = 100_000
     short = all_of(lambda i: planter.short(first + i, brief[i]), min(n_short, len(brief)))
     return long, short
