@@ -11,6 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from hypothesis import HealthCheck, settings
+
+# Where every change is tested, neither a slow machine nor the luck of the draw may decide: the same
+# examples each time.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_RATE = 16_000
