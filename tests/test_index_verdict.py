@@ -165,6 +165,18 @@ def test_ambience_of_one_place_is_not_the_same_audio() -> None:
     assert verdict(room[:half], room[half:]) is None
 
 
+def test_the_hum_of_one_room_is_no_overlap(base: np.ndarray) -> None:
+    t = np.arange(round(1.4 * SAMPLE_RATE)) / SAMPLE_RATE
+    hum = 0.003 * sum(np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 60))
+    shared = {"hum": hum.astype(np.float32), "music": cut(base, 5.0, 6.4) * np.float32(0.1)}
+    found = {}
+    for name, ending in shared.items():
+        a, b = (np.concatenate([cut(base, at, at + 1.0), ending]) for at in (0.0, 10.0))
+        found[name] = judge(sound(a), sound(b), [Proposal(0.0, 1.0, 1.0, 2.4)])
+    assert found["hum"] is None
+    assert_is(found["music"], DuplicateKind.OVERLAP)
+
+
 def test_noises_alike_are_not_the_same_audio() -> None:
     first, second = (
         colored_noise(5 * SAMPLE_RATE, 1.0, np.random.default_rng(seed)) for seed in (1, 2)
