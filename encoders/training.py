@@ -75,6 +75,8 @@ class PairBatches:
         Their product is the number of pairs in a batch.
     max_speed : float
         Largest change of speed, tempo or pitch, as a fraction.
+    others : sequence of PcmCache
+        Sound of other kinds, for a share of ``p_other`` of the excerpts.
     p_speed, p_tempo, p_pitch, p_mask, p_edge : float
         How often speed, only tempo or only pitch is changed; how often a stretch of time or of
         frequency is hidden; and how often a window reaches past an end of the clip.
@@ -97,8 +99,11 @@ class PairBatches:
         p_pitch: float = 0.1,
         p_mask: float = 0.2,
         p_edge: float = 0.25,
+        others: Sequence[PcmCache] = (),
+        p_other: float = 0.0,
         seed: int = 0,
     ) -> None:
+        self.others, self.p_other = others, p_other if others else 0.0
         self.music, self.world, self.spec, self.inputs = music, world, spec, inputs
         self.n_excerpts, self.n_each, self.max_speed = n_excerpts, n_each, max_speed
         self.p_speed, self.p_tempo, self.p_pitch, self.p_mask = p_speed, p_tempo, p_pitch, p_mask
@@ -160,8 +165,11 @@ class PairBatches:
         return 1.0, 1.0
 
     def _excerpt(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        source = self.music
+        if self.p_other and rng.random() < self.p_other:
+            source = self.others[int(rng.integers(len(self.others)))]
         for _ in range(20):
-            signal = self.music.excerpt(n_samples, rng)
+            signal = source.excerpt(n_samples, rng)
             if np.sqrt(np.mean(np.square(signal))) > 1e-3:
                 break
         return signal

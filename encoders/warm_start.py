@@ -7,6 +7,7 @@ and training goes on where the bundle's had ended. Needs the ``train`` extra.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ def read_layers(network: Path) -> list[Layer]:
 
 
 def start_from_network(model: Any, network: Path, examples: np.ndarray) -> None:
-    """Give a Keras model the weights of a float network of the same shape.
+    """Give a Keras model the weights of a float network of the same shape, or of a smaller one.
+
+    What a larger model has more of starts at random and is not listened to at first: both give the
+    same vectors (Net2Net, Chen, Goodfellow and Shlens, 2016, with fresh units instead of copies).
 
     Parameters
     ----------
@@ -78,15 +82,18 @@ def start_from_network(model: Any, network: Path, examples: np.ndarray) -> None:
     Raises
     ------
     EarmarkError
-        If the network has another shape.
+        If the network has another number of layers, or one that is larger.
     """
     import keras
 
     layers = iter(read_layers(network))
     x: Any = examples
     bias = None
+    n_places, n_vectors = 1, 0
     try:
         for layer in model.layers[1:]:  # The first is the input.
+            if isinstance(layer, keras.layers.Flatten):
+                n_places = math.prod(x.shape[1:-1])
             if isinstance(layer, keras.layers.BatchNormalization):
                 values = np.asarray(keras.ops.convert_to_numpy(x), np.float32)
                 mean = values.mean(axis=(0, 1, 2))
@@ -94,9 +101,29 @@ def start_from_network(model: Any, network: Path, examples: np.ndarray) -> None:
                 layer.set_weights([np.sqrt(variance + layer.epsilon), mean + bias, mean, variance])
             elif layer.weights:
                 kernel, bias = next(layers)
+                larger = layer.get_weights()[0]
+                if isinstance(layer, keras.layers.Conv2D):
+                    kernel = _grown(kernel, larger, math.prod(kernel.shape[:2]))
+                else:
+                    kernel = _grown(kernel, larger, n_places)
+                    n_places = 1
+                n_vectors = len(bias)
+                bias = np.pad(bias, (0, kernel.shape[-1] - len(bias)))
                 layer.set_weights([kernel, bias] if layer.use_bias else [kernel])
             x = layer(x)
-        if next(layers, None) is not None:
-            raise ValueError("layers are left over")
+        if next(layers, None) is not None or n_vectors != x.shape[-1]:
+            raise ValueError("layers are left over, or the vectors have another size")
     except (ValueError, StopIteration):
         raise EarmarkError(f"{network} is the network of another shape than this") from None
+
+
+def _grown(kernel: np.ndarray, larger: np.ndarray, n_places: int) -> np.ndarray:
+    # Inputs come place by place (of a convolution, or of what was flattened), channels within.
+    if kernel.ndim != larger.ndim or kernel.shape[:-2] != larger.shape[:-2]:
+        raise ValueError("another kind of layer")
+    old = kernel.reshape(n_places, -1, kernel.shape[-1])
+    new = larger.reshape(n_places, -1, larger.shape[-1]).copy()
+    n_in, n_out = old.shape[1:]
+    new[:, n_in:, :n_out] = 0.0
+    new[:, :n_in, :n_out] = old
+    return new.reshape(larger.shape)

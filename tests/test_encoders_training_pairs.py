@@ -78,6 +78,20 @@ def test_levels_are_0_to_1_and_shapes_hold(cache: PcmCache) -> None:
     assert positives.max() == 1.0
 
 
+def test_a_share_of_the_pairs_is_of_other_sounds(cache: PcmCache) -> None:
+    hum = np.sin(2 * np.pi * 440 / SPEC.sample_rate * np.arange(10 * SPEC.sample_rate))
+    other = PcmCache(np.round(20_000 * hum).astype(np.int16), np.array([len(hum)]))
+    settings = {"others": [other], "p_other": 0.3}
+    pairs = PairBatches(cache, clean_world(), SPEC, INPUT, 60, 1, **settings)  # type: ignore[arg-type]
+    anchors, _, _ = pairs.batch(0)
+    # A tone is in a few bands only, and music in many.
+    n_tones = np.count_nonzero(np.mean(anchors > 0.5, axis=(1, 2)) < 0.15)
+    assert 9 <= n_tones <= 27
+    alone, _, _ = PairBatches(cache, clean_world(), SPEC, INPUT, 60, 1).batch(0)
+    without, _, _ = PairBatches(cache, clean_world(), SPEC, INPUT, 60, 1, others=[other]).batch(0)
+    np.testing.assert_array_equal(alone, without)
+
+
 def test_the_two_views_show_the_same_moment(cache: PcmCache) -> None:
     shifts = {}
     for change in ("none", "speed", "tempo"):

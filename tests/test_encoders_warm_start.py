@@ -15,7 +15,7 @@ from encoders.levels import LevelInput
 from encoders.siamese import SiameseConfig, build_siamese
 from encoders.warm_start import FLOAT_NETWORK, read_layers, start_from_network
 
-pytest.importorskip("tensorflow", reason="needs the train extra")
+tf = pytest.importorskip("tensorflow", reason="needs the train extra")
 
 SPEC = FeatureSpec()
 NETWORK = SHIPPED / "fingerprint" / FLOAT_NETWORK
@@ -43,6 +43,22 @@ def test_the_model_answers_as_the_network_does(
     np.testing.assert_allclose(answers, Network(NETWORK)(levels), atol=2e-2)
 
 
+def test_a_larger_model_gives_the_same_vectors_and_learns_with_all_of_it(
+    levels: np.ndarray,
+) -> None:
+    model = build_siamese(
+        SPEC.window_frames, 96, SiameseConfig(channels=(32, 48, 96, 200, 328), hidden=272)
+    )
+    start_from_network(model, NETWORK, levels)
+    answers = np.asarray(model(levels, training=False))
+    np.testing.assert_allclose(answers, Network(NETWORK)(levels), atol=2e-2)
+    # What is new is not dead: it feels the loss through what listens to it.
+    last = model.layers[-1].kernel
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(model(levels, training=True)))
+    assert np.any(np.asarray(tape.gradient(loss, last))[256:] != 0.0)
+
+
 def test_layers_have_the_shapes_of_keras() -> None:
     shapes = [kernel.shape for kernel, _ in read_layers(NETWORK)]
     assert shapes[0] == (3, 3, 1, 32)
@@ -53,7 +69,13 @@ def test_layers_have_the_shapes_of_keras() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [SiameseConfig(dim=64), SiameseConfig(channels=(32, 48, 96, 192))]
+    "config",
+    [
+        SiameseConfig(dim=64),
+        SiameseConfig(dim=256),
+        SiameseConfig(channels=(32, 48, 96, 192)),
+        SiameseConfig(channels=(32, 48, 96, 192, 256)),
+    ],
 )
 def test_another_shape_is_refused(config: SiameseConfig, levels: np.ndarray) -> None:
     model = build_siamese(SPEC.window_frames, 96, config)

@@ -76,6 +76,11 @@ class Caches:
         return [self.speech] if len(self.speech) else []
 
     @property
+    def other_sounds(self) -> list[PcmCache]:
+        """What is looked for beside music, if there is any; speech above all."""
+        return [c for c in (self.speech, self.speech, self.event, self.noise) if len(c)]
+
+    @property
     def everything(self) -> list[PcmCache]:
         """All that is not empty."""
         return [c for c in (self.music, self.speech, self.event, self.noise) if len(c)]

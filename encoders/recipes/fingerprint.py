@@ -32,6 +32,7 @@ from encoders.siamese import (
     DISTANCES,
     LOSSES,
     LearnedSimilarity,
+    Memory,
     SiameseConfig,
     build_siamese,
 )
@@ -73,6 +74,10 @@ class SiameseRecipe:
         Of NT-Xent. [default: that of the loss; the learned similarity learns it]
     margin : float, optional
         Of the other losses. [default: that of the loss]
+    memory : int
+        How many batches' anchors NT-Xent remembers as further negatives.
+    other_sounds : float
+        Share of the pairs that are speech, effects and ambience instead of music.
 
     Raises
     ------
@@ -87,6 +92,8 @@ class SiameseRecipe:
     n_pairs: int = 256
     temperature: float | None = None
     margin: float | None = None
+    memory: int = 0
+    other_sounds: float = 0.0
 
     def __post_init__(self) -> None:
         for value, known in (
@@ -103,6 +110,8 @@ class SiameseRecipe:
             )
         if self.margin is not None and self.loss == "nt-xent":
             raise EarmarkError("nt-xent has a temperature and no margin")
+        if self.memory and self.loss != "nt-xent":
+            raise EarmarkError(f"{self.loss} has no memory")
         if self.temperature is not None and self.loss != "nt-xent":
             raise EarmarkError(f"{self.loss} has a margin and no temperature")
         if self.temperature is not None and self.similarity == "learned":
@@ -151,13 +160,17 @@ def train_siamese(
     seen = len(rooms) * 5 // 6
     inputs = _fitted_input(recipe.inputs, train.music, spec, config.seed)
 
-    def pairs(caches: Caches, rooms: np.ndarray, seed: int) -> PairBatches:
+    def pairs(caches: Caches, rooms: np.ndarray, seed: int, p_other: float) -> PairBatches:
         world = World(spec.sample_rate, caches.background, rooms, caches.voices)
         n_excerpts = recipe.n_pairs // N_EACH
-        return PairBatches(caches.music, world, spec, inputs, n_excerpts, N_EACH, seed=seed)
+        return PairBatches(
+            caches.music, world, spec, inputs, n_excerpts, N_EACH,
+            others=caches.other_sounds, p_other=p_other, seed=seed,
+        )  # fmt: skip
 
-    batches = pairs(train, rooms[:seen], config.seed)
-    held_back = pairs(dev, rooms[seen:], config.seed + 1)
+    batches = pairs(train, rooms[:seen], config.seed, recipe.other_sounds)
+    # Held-back figures are those of music, whatever else was trained on.
+    held_back = pairs(dev, rooms[seen:], config.seed + 1, 0.0)
     with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
         model = build_siamese(spec.window_frames, inputs.n_bands, recipe.network)
     cost = count_cost(model)
@@ -168,13 +181,18 @@ def train_siamese(
     if recipe.similarity == "learned":
         learned = LearnedSimilarity(recipe.network.dim)
         models["similarity"] = learned.layer
+    memory = None
+    if recipe.memory:
+        memory = Memory(recipe.memory * recipe.n_pairs, recipe.network.dim)
+        models["memory"] = memory.layer
     if start is not None and (start / FLOAT_NETWORK).exists():
         start_from_network(model, start / FLOAT_NETWORK, np.concatenate(batches.batch(0)[:2]))
         earlier = None
     else:
         earlier = start
     tally = Tally(progress)
-    fit(models, _pair_loss(model, recipe, learned), batches, held_back, config, out, tally, earlier)
+    pair_loss = _pair_loss(model, recipe, learned, memory)
+    fit(models, pair_loss, batches, held_back, config, out, tally, earlier)
 
     trained = build_siamese(spec.window_frames, inputs.n_bands, recipe.network)
     trained.set_weights(model.get_weights())
@@ -205,11 +223,11 @@ def _fitted_input(kind: str, music: PcmCache, spec: FeatureSpec, seed: int) -> L
 
 
 def _pair_loss(
-    model: Any, recipe: SiameseRecipe, learned: LearnedSimilarity | None
+    model: Any, recipe: SiameseRecipe, learned: LearnedSimilarity | None, memory: Memory | None
 ) -> Callable[[Any, bool, Any], dict[str, Any]]:
     import tensorflow as tf
 
-    loss, options = LOSSES[recipe.loss], dict[str, Any](recipe.loss_options)
+    loss = LOSSES[recipe.loss]
     distance = learned.distance if learned else DISTANCES[recipe.similarity]
 
     def pair_loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
@@ -218,9 +236,14 @@ def _pair_loss(
         # One pass for both views: batch normalisation sees clean and degraded sound together.
         both = model(tf.concat([anchors, positives], 0), training=training)
         known, heard = both[:n], both[n:]
+        options = dict[str, Any](recipe.loss_options)
         if learned and recipe.loss == "nt-xent":
             options["temperature"] = 1.0 / learned.scale
+        if memory and training:
+            options["memory"] = memory.vectors
         value = loss(known, heard, same, distance, **options)
+        if memory and training:
+            memory.push(known)
         if learned:
             value += learned.decision_loss(known, heard, same)
         right = tf.equal(tf.argmin(distance(heard, known), 1), tf.range(n, dtype=tf.int64))

@@ -16,7 +16,16 @@ STEPS = {"siamese": 8000, "event": 3000, "vae": 2200}
 
 # Choices beside the shape of the network that each kind has.
 _CHOICES = {
-    "siamese": {"loss", "similarity", "inputs", "n_pairs", "temperature", "margin"},
+    "siamese": {
+        "loss",
+        "similarity",
+        "inputs",
+        "n_pairs",
+        "temperature",
+        "margin",
+        "memory",
+        "other_sounds",
+    },
     "event": {"temperature"},
     "vae": set[str](),
 }
@@ -100,6 +109,15 @@ class _Numbers(click.ParamType):
 @click.option(
     "--margin", type=click.FloatRange(0.0, min_open=True),
     help="Of the other losses. [siamese; default: contrastive 0.8, triplet 0.25]",
+)  # fmt: skip
+@click.option(
+    "--memory", type=click.IntRange(min=1), metavar="N",
+    help="Batches whose anchors nt-xent remembers as further negatives. [siamese; default: none]",
+)  # fmt: skip
+@click.option(
+    "--other-sounds", type=click.FloatRange(0.0, 1.0), metavar="SHARE",
+    help="Share of the pairs that are speech, effects and ambience instead of music. "
+    "[siamese; default: 0]",
 )  # fmt: skip
 @click.option(
     "--mixed-precision", is_flag=True,
