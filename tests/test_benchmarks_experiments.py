@@ -16,7 +16,9 @@ pytest.importorskip("tensorflow", reason="needs the train extra")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import experiments
+import generalisation
 
+from encoders.bundle import SHIPPED
 from encoders.cost import count_cost
 from encoders.degrade import shipped_rooms
 from encoders.recipes import fingerprint
@@ -94,3 +96,16 @@ def test_all_networks_are_of_about_one_cost(name: str) -> None:
     assert cost.multiply_adds <= 20e6
     if recipe.inputs == "log-mel":
         assert cost.multiply_adds >= 15e6
+
+
+def test_generalisation_is_a_table_of_both_splits(corpus: Path, tmp_path: Path) -> None:
+    json_path = tmp_path / "table.json"
+    command = [str(corpus), "--pcm", str(tmp_path / "pcm"), "--json", str(json_path)]
+    command += ["--encoder", str(SHIPPED / "fingerprint"), "--batches", "1", "--pairs", "32"]
+    done = CliRunner().invoke(generalisation.main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    shares = json.loads(json_path.read_text())["share"]
+    assert list(shares) == ["music of train", "music of dev"]
+    for row in shares.values():
+        # 32 windows by chance: one in 32.
+        assert all(0.3 < share <= 1.0 for share in row.values())
