@@ -19,11 +19,11 @@ import click
 import numpy as np
 from _common import encoder_option, json_option, report
 
+from encoders.batches import PairBatches
 from encoders.bundle import Bundle, Network, load_bundle, unit_vectors
 from encoders.corpus import ROLES, PcmCache, read_corpus
 from encoders.degrade import World, shipped_rooms
 from encoders.recipes import Caches
-from encoders.training import PairBatches
 
 SPLITS = ("train", "dev")
 _N_EACH = 8

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from encoders.batches import Batch, mask_levels
 from encoders.corpus import Item, PcmCache
 from encoders.features import FLOOR_DB, FeatureSpec, log_mel
 from encoders.levels import LevelInput
-from encoders.training import Batch, mask_levels
 
 # Of longer recordings only so much is kept, in seconds: the rest is more of the same.
 _LONGEST_S = 30

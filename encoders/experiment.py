@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from encoders.batches import Batches, prefetch
 from encoders.cost import Cost
-from encoders.training import Batches, prefetch
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -92,7 +92,7 @@ def examine(
     embed : callable
         Network inputs [shape=(n, window_frames, n_bands)] to unit vectors [shape=(n, dim)].
     held_back : Batches
-        Pairs, as :class:`encoders.training.PairBatches` gives them.
+        Pairs, as :class:`encoders.batches.PairBatches` gives them.
     """
     clean, heard, alike = [], [], []
     for anchors, positives, same in prefetch(held_back, first, last):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoders.batches import Batch
 from encoders.cost import Cost
 from encoders.experiment import Tally, examine, log_run
-from encoders.training import Batch
 
 
 def test_a_tally_keeps_the_newest_and_the_mean_wait() -> None:

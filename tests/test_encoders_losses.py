@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.siamese import (
+from encoders.losses import (
     DISTANCES,
     LOSSES,
     LearnedSimilarity,
     Memory,
-    SiameseConfig,
-    build_siamese,
     contrastive_margin,
     cosine_similarity,
     nt_xent,
@@ -22,6 +20,7 @@ from encoders.siamese import (
     triplet,
     triplet_hard,
 )
+from encoders.siamese import SiameseConfig, build_siamese
 
 tf = pytest.importorskip("tensorflow", reason="needs the train extra")
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoders.batches import Batch, PairBatches
 from encoders.corpus import Item, PcmCache
 from encoders.cost import Cost, count_cost
 from encoders.degrade import World, shipped_rooms
 from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec
+from encoders.losses import nt_xent
 from encoders.recipes import Caches, SiameseRecipe, fingerprint, train_siamese
-from encoders.siamese import SiameseConfig, build_siamese, nt_xent
-from encoders.training import Batch, PairBatches, TrainingConfig, fit
+from encoders.siamese import SiameseConfig, build_siamese
+from encoders.training import TrainingConfig, fit
 from encoders.vae import VaeConfig, build_decoder
 
 tf = pytest.importorskip("tensorflow", reason="needs the train extra")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoders.batches import Batch, prefetch
 from encoders.errors import EarmarkError
-from encoders.training import N_WATCHED, Batch, TrainingConfig, fit, prefetch
+from encoders.training import N_WATCHED, TrainingConfig, fit
 
 # Feeding.
 

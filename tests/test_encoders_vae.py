@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoders.batches import WindowBatches
 from encoders.corpus import Item, PcmCache
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput
-from encoders.training import TrainingConfig, WindowBatches, fit
+from encoders.training import TrainingConfig, fit
 from encoders.vae import (
     VaeConfig,
     build_decoder,

@@ -15,7 +15,8 @@ SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.p
 WITH_BENCHMARKS = [*SOURCES, *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 TRAINING_ROOMS = tuple(
-    f"encoders/{room}" for room in ("siamese", "vae", "training", "recipes", "export", "warm_start")
+    f"encoders/{room}"
+    for room in ("siamese", "losses", "vae", "training", "recipes", "export", "warm_start")
 )
 ROOMS = {
     "apache_beam": ("pipelines/",),

@@ -17,6 +17,7 @@ from encoders.experiment import Progress, Tally, log_run
 from encoders.export import export_network
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput
+from encoders.losses import cosine_similarity, sup_con
 from encoders.recipes.common import (
     N_CALIBRATION,
     Announce,
@@ -25,7 +26,7 @@ from encoders.recipes.common import (
     precision,
     write_description,
 )
-from encoders.siamese import SiameseConfig, build_siamese, cosine_similarity, sup_con
+from encoders.siamese import SiameseConfig, build_siamese
 from encoders.training import TrainingConfig, fit
 from encoders.warm_start import FLOAT_NETWORK, start_from_network
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.batches import PairBatches, WindowBatches
 from encoders.bundle import Network, unit_vectors, write_decision
 from encoders.corpus import PcmCache
 from encoders.cost import count_cost
@@ -20,6 +21,7 @@ from encoders.experiment import Progress, Tally, examine, log_run
 from encoders.export import export_network
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput, MfccInput
+from encoders.losses import DISTANCES, LOSSES, LearnedSimilarity, Memory
 from encoders.recipes.common import (
     N_CALIBRATION,
     Announce,
@@ -28,15 +30,8 @@ from encoders.recipes.common import (
     precision,
     write_description,
 )
-from encoders.siamese import (
-    DISTANCES,
-    LOSSES,
-    LearnedSimilarity,
-    Memory,
-    SiameseConfig,
-    build_siamese,
-)
-from encoders.training import N_WATCHED, PairBatches, TrainingConfig, WindowBatches, fit
+from encoders.siamese import SiameseConfig, build_siamese
+from encoders.training import N_WATCHED, TrainingConfig, fit
 from encoders.warm_start import FLOAT_NETWORK, start_from_network
 
 INPUTS: dict[str, LevelInput] = {
@@ -63,7 +58,7 @@ class SiameseRecipe:
     ----------
     network : SiameseConfig
     loss : str
-        A key of :data:`encoders.siamese.LOSSES`.
+        A key of :data:`encoders.losses.LOSSES`.
     similarity : str
         One of :data:`encoders.decision.SIMILARITIES`. All are searched by inner product.
     inputs : str

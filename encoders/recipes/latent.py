@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from encoders import vae
+from encoders.batches import WindowBatches
 from encoders.cost import count_cost
 from encoders.errors import EarmarkError
 from encoders.experiment import Progress, Tally, log_run
@@ -16,7 +17,7 @@ from encoders.export import export_network
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput
 from encoders.recipes.common import N_CALIBRATION, Announce, Caches, Trained, write_description
-from encoders.training import TrainingConfig, WindowBatches, fit
+from encoders.training import TrainingConfig, fit
 
 INPUT = LevelInput(low=0, high=128)
 

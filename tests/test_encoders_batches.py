@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.corpus import Item, PcmCache
-from encoders.degrade import World, shipped_rooms
-from encoders.features import FeatureSpec, cut_windows, log_mel
-from encoders.levels import LevelInput
-from encoders.training import (
+from encoders.batches import (
     Batch,
     PairBatches,
     WindowBatches,
@@ -21,6 +17,10 @@ from encoders.training import (
     mask_levels,
     sounds_alike,
 )
+from encoders.corpus import Item, PcmCache
+from encoders.degrade import World, shipped_rooms
+from encoders.features import FeatureSpec, cut_windows, log_mel
+from encoders.levels import LevelInput
 
 SPEC = FeatureSpec()
 INPUT = LevelInput(low=8, high=104)
