@@ -127,7 +127,6 @@ def nt_xent(
     same: Any,
     distance: Distance = cosine_distance,
     temperature: Any = 0.05,
-    memory: Any = None,
 ) -> tf.Tensor:
     """Normalised temperature-scaled cross entropy with in-batch negatives (SimCLR, 2020).
 
@@ -141,10 +140,6 @@ def nt_xent(
     distance : callable
         The similarity is what is missing of it.
     temperature : float
-    memory : tensor [shape=(m, dim)], optional
-        Anchors of earlier batches, more negatives of every row (Wang et al., 2020: the vectors of
-        a network that changes slowly stay valid for a while). Those all but equal to an anchor are
-        taken for the same sound, and are no negatives of it and its partner.
 
     Returns
     -------
@@ -155,10 +150,6 @@ def nt_xent(
     distances, partner, negative = _all_pairs(anchors, positives, same, distance)
     is_partner = tf.one_hot(partner, tf.shape(distances)[0], on_value=True, off_value=False)
     logits = tf.where(negative | is_partner, -distances / temperature, -1e9)
-    if memory is not None:
-        remembered = distance(tf.concat([anchors, positives], 0), memory)
-        alike = tf.tile(cosine_distance(anchors, memory) < _ALIKE, (2, 1))
-        logits = tf.concat([logits, tf.where(alike, -1e9, -remembered / temperature)], 1)
     return tf.reduce_mean(
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels=partner, logits=logits)
     )
@@ -262,51 +253,6 @@ def sup_con(vectors: Any, classes: Any, temperature: float = 0.1) -> tf.Tensor:
     return -tf.reduce_sum(of_each) / tf.maximum(n_counted, 1.0)
 
 
-class Memory:
-    """The latest vectors of a training, first in first out (cross-batch memory, Wang et al., 2020).
-
-    Parameters
-    ----------
-    size : int
-        A multiple of what is pushed at a time.
-    dim : int
-
-    Attributes
-    ----------
-    layer : keras.layers.Layer
-        Holds the variables, none of them trainable, for the checkpoints.
-    """
-
-    def __init__(self, size: int, dim: int) -> None:
-        import keras
-
-        self.layer: Any = keras.layers.Layer(name="memory")
-        self.size = size
-        # Nobody's neighbours: what is not filled yet is at a right angle to everything.
-        self.layer.held = self.layer.add_weight((size, dim), "zeros", trainable=False)
-        self.layer.at = self.layer.add_weight((), "zeros", "int32", trainable=False)
-        self.layer.built = True
-
-    @property
-    def vectors(self) -> tf.Tensor:
-        """What is held [shape=(size, dim)]; rows of zeros at first."""
-        import tensorflow as tf
-
-        return tf.stop_gradient(tf.convert_to_tensor(self.layer.held))
-
-    def push(self, vectors: Any) -> None:
-        """Put ``vectors`` [shape=(n, dim)] in the place of the oldest."""
-        import tensorflow as tf
-
-        n = vectors.shape[0]
-        rows = self.layer.at + tf.range(n)
-        held = tf.tensor_scatter_nd_update(
-            tf.convert_to_tensor(self.layer.held), rows[:, None], tf.stop_gradient(vectors)
-        )
-        self.layer.held.assign(held)
-        self.layer.at.assign((self.layer.at + n) % self.size)
-
-
 LOSSES: dict[str, Callable[..., Any]] = {
     "nt-xent": nt_xent,
     "contrastive": contrastive_margin,
@@ -316,9 +262,6 @@ LOSSES: dict[str, Callable[..., Any]] = {
 
 # Farther than any two vectors are.
 _FAR = 1e3
-
-# Cosine distance of two clean windows below which they are taken for the same sound.
-_ALIKE = 0.1
 
 
 def _all_pairs(

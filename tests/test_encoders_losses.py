@@ -12,7 +12,6 @@ from encoders.losses import (
     DISTANCES,
     LOSSES,
     LearnedSimilarity,
-    Memory,
     contrastive_margin,
     cosine_similarity,
     nt_xent,
@@ -127,38 +126,6 @@ def test_nt_xent_is_the_papers(
     expected = reference_nt_xent(anchors, positives, same, distance, temperature)
     found = nt_xent(anchors, positives, same, DISTANCES[distance], temperature)
     assert float(found) == pytest.approx(expected, rel=1e-4)
-
-
-@each_distance
-def test_what_is_remembered_is_further_negatives(distance: str) -> None:
-    anchors, positives = pairs(dim=32)
-    earlier, _ = pairs(20, dim=32)
-    none = alike(len(anchors))
-    rows = unit(np.concatenate([anchors, positives]).astype(np.float64))
-    losses = []
-    for row, (own, others) in zip(
-        rows, rows_and_negatives(anchors, positives, none, distance), strict=True
-    ):
-        others += [distance_of(distance, row, other) for other in unit(earlier)]
-        likeness = np.exp(-np.array([own, *others]) / 0.2)
-        losses.append(-np.log(likeness[0] / likeness.sum()))
-    found = nt_xent(anchors, positives, none, DISTANCES[distance], 0.2, memory=earlier)
-    assert float(found) == pytest.approx(np.mean(losses), rel=1e-4)
-    # The sound itself, heard before, is not pushed away, from either side of its pair.
-    alone = [nt_xent(a, p, alike(1), DISTANCES[distance], 0.2, memory=m) for a, p, m in (
-        (anchors[:1], positives[:1], earlier),
-        (anchors[:1], positives[:1], np.concatenate([earlier, 3 * anchors[:1]])),
-    )]  # fmt: skip
-    assert float(alone[0]) == pytest.approx(float(alone[1]), rel=1e-5)
-
-
-def test_memory_holds_the_latest() -> None:
-    memory = Memory(6, 2)
-    np.testing.assert_array_equal(memory.vectors, np.zeros((6, 2)))
-    for first in range(0, 8, 2):
-        memory.push(tf.constant([[first, 0.0], [first + 1, 0.0]], tf.float32))
-    assert sorted(np.asarray(memory.vectors)[:, 0]) == [2, 3, 4, 5, 6, 7]
-    assert not memory.layer.trainable_variables
 
 
 @each_distance

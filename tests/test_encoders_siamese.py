@@ -138,22 +138,6 @@ def test_options_reach_the_loss_and_the_batches(captured: Any, music_cache: PcmC
     assert not np.array_equal(fitted.batch(0)[0], watched.batch(0)[0])
 
 
-def test_earlier_batches_are_remembered_in_training_only(
-    captured: Any, music_cache: PcmCache
-) -> None:
-    first, second = (small_batches(music_cache, seed).batch(0) for seed in (0, 1))
-    models, loss, *_ = captured(SiameseRecipe(TINY, memory=2, n_pairs=24))
-    held = models["memory"].held
-    assert held.shape == (48, 16)
-    nothing_yet = float(loss(first, True, 0)["loss"])
-    np.testing.assert_array_equal(np.any(held.numpy(), axis=1), np.arange(48) < 24)
-    watched = float(loss(second, False, 0)["loss"])
-    assert np.count_nonzero(np.any(held.numpy(), axis=1)) == 24
-    assert float(loss(second, True, 1)["loss"]) > watched
-    assert np.all(np.any(held.numpy(), axis=1))
-    assert np.isfinite(nothing_yet)
-
-
 def test_an_mfcc_network_sees_standardised_coefficients(captured: Any) -> None:
     models, loss, fitted, watched = captured(SiameseRecipe(TINY, inputs="mfcc", n_pairs=64))
     assert models["model"].input_shape == (None, SPEC.window_frames, 40)
@@ -253,7 +237,6 @@ def test_a_learned_similarity_comes_back_from_a_checkpoint(captured: Any, tmp_pa
         ({"n_pairs": 8}, "a multiple of 8 pairs, at least 16; not 8"),
         ({"n_pairs": 30}, "a multiple of 8 pairs, at least 16; not 30"),
         ({"margin": 0.1}, "nt-xent has a temperature and no margin"),
-        ({"loss": "triplet", "memory": 4}, "triplet has no memory"),
         ({"loss": "triplet", "temperature": 0.1}, "triplet has a margin and no temperature"),
         ({"similarity": "learned", "temperature": 0.1}, "learns its own temperature"),
     ],

@@ -21,7 +21,7 @@ from encoders.experiment import Progress, Tally, examine, log_run
 from encoders.export import export_network
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput, MfccInput
-from encoders.losses import DISTANCES, LOSSES, LearnedSimilarity, Memory
+from encoders.losses import DISTANCES, LOSSES, LearnedSimilarity
 from encoders.recipes.common import (
     N_CALIBRATION,
     Announce,
@@ -69,8 +69,6 @@ class SiameseRecipe:
         Of NT-Xent. [default: that of the loss; the learned similarity learns it]
     margin : float, optional
         Of the other losses. [default: that of the loss]
-    memory : int
-        How many batches' anchors NT-Xent remembers as further negatives.
     other_sounds : float
         Share of the pairs that are speech, effects and ambience instead of music.
 
@@ -87,7 +85,6 @@ class SiameseRecipe:
     n_pairs: int = 256
     temperature: float | None = None
     margin: float | None = None
-    memory: int = 0
     other_sounds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -105,8 +102,6 @@ class SiameseRecipe:
             )
         if self.margin is not None and self.loss == "nt-xent":
             raise EarmarkError("nt-xent has a temperature and no margin")
-        if self.memory and self.loss != "nt-xent":
-            raise EarmarkError(f"{self.loss} has no memory")
         if self.temperature is not None and self.loss != "nt-xent":
             raise EarmarkError(f"{self.loss} has a margin and no temperature")
         if self.temperature is not None and self.similarity == "learned":
@@ -176,17 +171,13 @@ def train_siamese(
     if recipe.similarity == "learned":
         learned = LearnedSimilarity(recipe.network.dim)
         models["similarity"] = learned.layer
-    memory = None
-    if recipe.memory:
-        memory = Memory(recipe.memory * recipe.n_pairs, recipe.network.dim)
-        models["memory"] = memory.layer
     if start is not None and (start / FLOAT_NETWORK).exists():
         start_from_network(model, start / FLOAT_NETWORK, np.concatenate(batches.batch(0)[:2]))
         earlier = None
     else:
         earlier = start
     tally = Tally(progress)
-    pair_loss = _pair_loss(model, recipe, learned, memory)
+    pair_loss = _pair_loss(model, recipe, learned)
     fit(models, pair_loss, batches, held_back, config, out, tally, earlier)
 
     trained = build_siamese(spec.window_frames, inputs.n_bands, recipe.network)
@@ -218,7 +209,7 @@ def _fitted_input(kind: str, music: PcmCache, spec: FeatureSpec, seed: int) -> L
 
 
 def _pair_loss(
-    model: Any, recipe: SiameseRecipe, learned: LearnedSimilarity | None, memory: Memory | None
+    model: Any, recipe: SiameseRecipe, learned: LearnedSimilarity | None
 ) -> Callable[[Any, bool, Any], dict[str, Any]]:
     import tensorflow as tf
 
@@ -234,11 +225,7 @@ def _pair_loss(
         options = dict[str, Any](recipe.loss_options)
         if learned and recipe.loss == "nt-xent":
             options["temperature"] = 1.0 / learned.scale
-        if memory and training:
-            options["memory"] = memory.vectors
         value = loss(known, heard, same, distance, **options)
-        if memory and training:
-            memory.push(known)
         if learned:
             value += learned.decision_loss(known, heard, same)
         right = tf.equal(tf.argmin(distance(heard, known), 1), tf.range(n, dtype=tf.int64))

@@ -23,7 +23,6 @@ _CHOICES = {
         "n_pairs",
         "temperature",
         "margin",
-        "memory",
         "other_sounds",
     },
     "event": {"temperature"},
@@ -109,10 +108,6 @@ class _Numbers(click.ParamType):
 @click.option(
     "--margin", type=click.FloatRange(0.0, min_open=True),
     help="Of the other losses. [siamese; default: contrastive 0.8, triplet 0.25]",
-)  # fmt: skip
-@click.option(
-    "--memory", type=click.IntRange(min=1), metavar="N",
-    help="Batches whose anchors nt-xent remembers as further negatives. [siamese; default: none]",
 )  # fmt: skip
 @click.option(
     "--other-sounds", type=click.FloatRange(0.0, 1.0), metavar="SHARE",
