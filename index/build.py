@@ -15,7 +15,6 @@ from typing import Any
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError, EarmarkError
 from encoders.features import SILENCE_DB
@@ -30,7 +29,9 @@ from index.generation import (
     VectorWriter,
     map_vectors,
     write_info,
+    write_table,
 )
+from index.inputs import to_index
 from index.lists import write_lists
 from index.nearest import open_nearest, sounding
 from index.policy import IndexKind
@@ -67,8 +68,10 @@ def build_index(
         generation stays.
     """
     chosen = policy.from_factory(factory) if factory is not None else None
-    recordings = catalog.indexed_recordings()
+    inputs = catalog.inputs().table
+    recordings = to_index(inputs)
     with catalog.new_generation() as folder:
+        write_table(inputs, folder / "inputs-1.parquet")
         with VectorWriter(folder, catalog.config.fingerprint.dim) as writer:
             copy_fingerprints(catalog, writer, recordings, progress)
         encoder, rows = catalog.config.fingerprint.sha256, row_table(recordings)
@@ -119,7 +122,7 @@ def index_rows(
         segments=(),
         files={VECTORS: written.stretches},
     )
-    pq.write_table(rows, folder / info.row_tables[0], compression="zstd")
+    write_table(rows, folder / info.row_tables[0])
     vectors, every_row = map_vectors(folder, info), np.arange(info.n_rows)
     if not kind.is_flat:
         index = _train(vectors, info.n_sounding, kind, progress)

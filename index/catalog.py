@@ -25,12 +25,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs
 
 from encoders.errors import CatalogError
 from index.config import CatalogConfig
-from index.schema import FORMAT_VERSION, RECORDINGS, Status
+from index.inputs import Inputs, latest, read_inputs, read_parts, to_index
+from index.schema import FORMAT_VERSION, RECORDINGS
 from index.storage import (
     TEMPORARY,
     PartWriter,
@@ -43,10 +42,6 @@ from index.windows import join_spans, read_spans
 _META = "catalog.json"
 _LOCK = ".lock"
 _FOLDERS = ("recordings", "windows", "index")
-
-_PARQUET = ds.ParquetFileFormat(
-    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-)
 
 
 class Catalog:
@@ -234,19 +229,17 @@ class Catalog:
             recording_id, uri, seconds, n_windows, labels; part; and first_window, its first row
             in the windows of that part.
         """
-        chosen = self._read_indexed()
-        parts = pa.array(self.parts(), pa.string())
-        return pa.table(
-            {
-                "recording_id": chosen["recording_id"],
-                "uri": chosen["uri"],
-                "seconds": chosen["seconds_decoded"],
-                "n_windows": chosen["n_windows"],
-                "labels": chosen["labels"],
-                "part": parts.take(chosen["part"].combine_chunks()),
-                "first_window": chosen["first_window"],
-            }
-        )
+        return to_index(self.inputs().table)
+
+    def inputs(self, known: pa.Table | None = None) -> Inputs:
+        """What every part says of its inputs.
+
+        Parameters
+        ----------
+        known : pa.Table, optional
+            ``index.schema.INPUTS`` of before; parts that it holds as they are now are not opened.
+        """
+        return read_inputs(self.path / "recordings", self.parts(), known)
 
     def iter_windows(
         self,
@@ -298,48 +291,8 @@ class Catalog:
     def _read_recordings(self, columns: list[str], parts: list[str] | None = None) -> pa.Table:
         # Adds: part (number in parts()), current (not superseded by a later run).
         names = self.parts() if parts is None else parts
-        files = [str(self.path / "recordings" / name) for name in names]
-        if not files:
-            empty = RECORDINGS.empty_table().select(columns)
-            return empty.append_column("part", pa.array([], pa.int32())).append_column(
-                "current", pa.array([], pa.bool_())
-            )
-        try:
-            dataset = ds.dataset(files, RECORDINGS, _PARQUET, filesystem=pa.fs.LocalFileSystem())
-            table = dataset.to_table([*columns, "__filename"])
-        except (pa.ArrowInvalid, OSError) as error:
-            raise CatalogError(f"{self.path / 'recordings'} is damaged: {error}") from None
-        by_file = pc.dictionary_encode(table["__filename"].combine_chunks())
-        numbers = {name: number for number, name in enumerate(names)}
-        of_file = [numbers[Path(file).name] for file in by_file.dictionary.to_pylist()]
-        part = pa.array(of_file, pa.int32()).take(by_file.indices)
-        table = table.select(columns).append_column("part", part)
-        order = pa.array(np.arange(table.num_rows))
-        last = (
-            pa.table({"uri": table["uri"], "order": order})
-            .group_by("uri")
-            .aggregate([("order", "max")])["order_max"]
-        )
-        return table.append_column("current", pc.is_in(order, last.combine_chunks()))
-
-    def _read_indexed(self) -> pa.Table:
-        # Adds: first_window, where the windows of a recording begin in their part.
-        columns = ["recording_id", "uri", "seconds_decoded", "n_windows", "status", "labels"]
-        table = self._read_recordings(columns)
-        part, n = table["part"].to_numpy(), table["n_windows"].to_numpy()
-        ends = np.cumsum(n)
-        starts_of_parts = np.flatnonzero(np.diff(part, prepend=-1))
-        before = (ends - n)[starts_of_parts]
-        first = ends - n - np.repeat(before, np.diff(np.append(starts_of_parts, len(n))))
-        table = table.append_column("first_window", pa.array(first, pa.int64()))
-        table = table.append_column("order", pa.array(np.arange(len(n))))
-        usable = pc.and_(
-            table["current"],
-            pc.and_(pc.not_equal(table["status"], Status.FAILED.value), pc.greater(n, 0)),
-        )
-        by_uri = table.filter(usable).sort_by("uri")
-        _, firsts = np.unique(by_uri["recording_id"].to_numpy(), return_index=True)
-        return by_uri.take(firsts).sort_by("order")
+        table = read_parts(self.path / "recordings", names, columns)
+        return table.append_column("current", pa.array(latest(table["uri"])))
 
     def n_bytes(self) -> int:
         """Bytes on disk of all files."""

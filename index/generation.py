@@ -4,6 +4,7 @@
 
     index.json           GenerationInfo, with the size and sha256 of every other file and of itself
     rows-<n>.parquet     index.schema.ROWS: which rows belong to which recording
+    inputs-<n>.parquet   index.schema.INPUTS: what the parts of the catalog said of their inputs
     vectors.f16          every fingerprint, float16, row after row, without a header
     trained.faiss        the quantiser, without vectors; not for Flat
     lists-<n>.bin        index.lists: the inverted lists of a stretch of the rows
@@ -30,7 +31,7 @@ import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
 from index.policy import IndexKind
-from index.schema import ROWS
+from index.schema import INPUTS, ROWS
 
 INFO = "index.json"
 VECTORS = "vectors.f16"
@@ -134,6 +135,11 @@ class GenerationInfo:
             for name, stretches in content["files"].items()
         }
         return cls(**content)
+
+    @property
+    def input_tables(self) -> tuple[str, ...]:
+        """Files of what the catalog said of its inputs; none in an index of before there were."""
+        return tuple(sorted(name for name in self.files if name.startswith("inputs-")))
 
     @property
     def bytes_per_window(self) -> float:
@@ -248,15 +254,26 @@ def read_rows(folder: Path, info: GenerationInfo) -> pa.Table:
     CatalogError
         If it is damaged or does not fit the rest.
     """
-    try:
-        tables = [pq.read_table(folder / name) for name in info.row_tables]
-        rows = pa.concat_tables(tables) if tables else ROWS.empty_table()
-        n_rows = int(rows["n_rows"].to_numpy().sum())
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise damaged(folder, error) from None
-    if n_rows != info.n_rows or rows.num_rows != info.n_recordings:
+    rows = _read_tables(folder, info.row_tables, ROWS)
+    if rows["n_rows"].to_numpy().sum() != info.n_rows or rows.num_rows != info.n_recordings:
         raise damaged(folder, "its files are of different generations")
     return rows
+
+
+def read_known_inputs(folder: Path, info: GenerationInfo) -> pa.Table:
+    """What the catalog said of its inputs when the generation was made: ``index.schema.INPUTS``.
+
+    Raises
+    ------
+    CatalogError
+        If it is damaged.
+    """
+    return _read_tables(folder, info.input_tables, INPUTS)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table of a generation."""
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def live_rows(rows: pa.Table) -> np.ndarray:
@@ -338,6 +355,17 @@ def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:
             with (source / name).open("rb") as old, (folder / name).open("xb") as new:
                 while chunk := old.read(_CHUNK):
                     new.write(chunk)
+
+
+def _read_tables(folder: Path, names: Iterable[str], schema: pa.Schema) -> pa.Table:
+    try:
+        tables = [
+            pq.read_table(folder / name, schema=schema, page_checksum_verification=True)
+            for name in names
+        ]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(folder, error) from None
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def _hash_stretch(file: BinaryIO, n_bytes: int) -> Stretch:

@@ -84,6 +84,28 @@ def windows_schema(
     return pa.schema(fields)
 
 
+INPUTS = pa.schema(
+    [
+        # The recordings part that says so, and which state of it.
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("part_bytes", pa.int64(), nullable=False),
+        pa.field("part_changed_ns", pa.int64(), nullable=False),
+        *(
+            RECORDINGS.field(name)
+            for name in (
+                "recording_id",
+                "uri",
+                "seconds_decoded",
+                "n_windows",
+                "status",
+                "labels",
+            )
+        ),
+    ]
+)
+"""What an index generation remembers of the inputs, so as not to open every part again."""
+
+
 ROWS = pa.schema(
     [
         # One line per indexed recording, not per window: FAISS row numbers

@@ -11,7 +11,6 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from encoders.errors import CatalogError
 from index import policy
@@ -36,9 +35,12 @@ from index.generation import (
     map_vectors,
     next_number,
     read_info,
+    read_known_inputs,
     read_rows,
     write_info,
+    write_table,
 )
+from index.inputs import Inputs, to_index
 from index.lists import load_lists, read_trained, renumber
 from index.nearest import open_nearest, sounding
 from index.verify import MIN_RECALL, recall_of_themselves
@@ -46,7 +48,8 @@ from index.verify import MIN_RECALL, recall_of_themselves
 MAX_SEGMENTS = 6
 """A query looks into the lists of every segment."""
 
-MAX_ROW_TABLES = 32
+MAX_TABLES = 32
+"""Of rows, and of inputs."""
 
 
 class _Unfit(Exception):
@@ -124,17 +127,18 @@ def update_index(catalog: Catalog, progress: Progress | None = None) -> Generati
     try:
         info = read_info(folder)
         check_files(folder, info)
-        rows = read_rows(folder, info)
+        rows, known = read_rows(folder, info), read_known_inputs(folder, info)
     except CatalogError:
         return build_index(catalog, progress, factory)
     if info.encoder_sha256 != catalog.config.fingerprint.sha256:
         return build_index(catalog, progress, factory)
-    difference = Difference.between(rows, catalog.indexed_recordings())
+    inputs = catalog.inputs(known)
+    difference = Difference.between(rows, to_index(inputs.table))
     n_after = info.n_sounding + difference.n_new_rows
     if info.by_size and policy.outgrown(info.kind, info.n_at_build, n_after, info.dim):
         return build_index(catalog, progress)
     try:
-        info = _follow(catalog, folder, info, difference, progress)
+        info = _follow(catalog, folder, info, inputs, difference, progress)
     except _Unfit:
         return build_index(catalog, progress, factory)
     if policy.sparse(info.n_vectors, info.n_rows):
@@ -184,7 +188,8 @@ def compact_index(catalog: Catalog, progress: Progress | None = None) -> Generat
             compacted = dataclasses.replace(compacted, segments=segments)
         at = rows.schema.get_field_index("first_row")
         rows = rows.set_column(at, rows.schema.field(at), pa.array(np.cumsum(n) - n))
-        pq.write_table(rows, new / "rows-1.parquet", compression="zstd")
+        write_table(rows, new / "rows-1.parquet")
+        link_files(folder, new, info.input_tables)
         every_row = live_rows(rows)
         nearest = open_nearest(new, compacted, vectors, every_row)
         if recall_of_themselves(nearest, vectors, every_row) < MIN_RECALL:
@@ -200,6 +205,7 @@ def _follow(
     catalog: Catalog,
     folder: Path,
     info: GenerationInfo,
+    inputs: Inputs,
     difference: Difference,
     progress: Progress | None,
 ) -> GenerationInfo:
@@ -218,6 +224,7 @@ def _follow(
             link_files(folder, new, [TRAINED])
             segments = _write_segments(folder, new, info, vectors, gone, progress)
         tables = _write_row_tables(folder, new, info, difference)
+        _write_inputs(folder, new, info, inputs)
         n_rows = info.n_rows - len(gone) + len(added)
         grown = dataclasses.replace(
             grown,
@@ -239,14 +246,34 @@ def _follow(
 def _write_row_tables(
     folder: Path, new: Path, info: GenerationInfo, difference: Difference
 ) -> tuple[str, ...]:
-    tables = info.row_tables
     added = row_table(difference.new, info.n_vectors)
-    if difference.gone.num_rows or difference.renamed or len(tables) >= MAX_ROW_TABLES:
-        tables, added = (), pa.concat_tables([difference.kept, added])
+    whole = pa.concat_tables([difference.kept, added])
+    changed = bool(difference.gone.num_rows) or difference.renamed
+    return _write_tables(folder, new, info, "rows", info.row_tables, added, whole, changed)
+
+
+def _write_inputs(folder: Path, new: Path, info: GenerationInfo, inputs: Inputs) -> None:
+    tables, changed = info.input_tables, not inputs.all_known_stay
+    _write_tables(folder, new, info, "inputs", tables, inputs.read, inputs.table, changed)
+
+
+def _write_tables(
+    folder: Path,
+    new: Path,
+    info: GenerationInfo,
+    stem: str,
+    tables: tuple[str, ...],
+    added: pa.Table,
+    whole: pa.Table,
+    changed: bool,
+) -> tuple[str, ...]:
+    # The tables there are stay, and what is added is one more of them, unless they have changed.
+    if changed or len(tables) >= MAX_TABLES:
+        tables, added = (), whole
     link_files(folder, new, tables)
     if added.num_rows or not tables:
-        name = f"rows-{next_number(info)}.parquet"
-        pq.write_table(added, new / name, compression="zstd")
+        name = f"{stem}-{next_number(info)}.parquet"
+        write_table(added, new / name)
         tables += (name,)
     return tables
 

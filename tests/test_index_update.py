@@ -176,7 +176,7 @@ def test_segments_stay_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_many_small_additions_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "FLAT_LIMIT", 0)
     monkeypatch.setattr(policy, "PQ_LIMIT", 0)
-    monkeypatch.setattr(update, "MAX_ROW_TABLES", 4)
+    monkeypatch.setattr(update, "MAX_TABLES", 4)
     catalog = catalog_of(tmp_path / "catalog", "abcdefghijklmnop")
     brought_up_to_date(catalog)
     for name in "qrstuvw":
