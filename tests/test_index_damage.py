@@ -18,7 +18,7 @@ from index.search import FingerprintIndex
 from index.update import update_index
 from index.verify import problems
 
-FLAT_FILES = ("index.json", "rows-1.parquet", "vectors.f16")
+FLAT_FILES = ("index.json", "rows-1.parquet", "inputs-1.parquet", "vectors.f16")
 LIST_FILES = (*FLAT_FILES, "trained.faiss", "lists-1.bin")
 CASES = [("flat", name) for name in FLAT_FILES] + [("lists", name) for name in LIST_FILES]
 

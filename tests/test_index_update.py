@@ -135,7 +135,7 @@ def test_little_is_written_for_little_that_is_new(
     monkeypatch.setattr(build, "faiss", None)
     newer = brought_up_to_date(catalog)
     assert added == ([] if kind == "flat" else [239])
-    shared = {"rows-1.parquet", "vectors.f16"} | (
+    shared = {"rows-1.parquet", "inputs-1.parquet", "vectors.f16"} | (
         set() if kind == "flat" else {"trained.faiss", "lists-1.bin"}
     )
     for name in shared:
@@ -184,6 +184,7 @@ def test_many_small_additions_are_joined(tmp_path: Path, monkeypatch: pytest.Mon
         index = brought_up_to_date(catalog)
         assert len(index.info.segments) <= 3
         assert len(index.info.row_tables) <= 4
+        assert len(index.info.input_tables) <= 4
         assert len(index.info.files["vectors.f16"]) == 1
         assert answers(index, name) >= {(name, name, w) for w in range(0, 239, 40)}
     assert index.info.n_at_build == 16 * 239
