@@ -179,10 +179,12 @@ def bytes_read(index: FingerprintIndex, queries: np.ndarray) -> float:
     nearest = index._nearest
     assert isinstance(nearest, Inverted)
     total = len(queries) * K * kind.rerank * dim * 2
+    n_lists = nearest.lists_searched(queries, K)
     for lists in nearest._segments:
         _, probed = lists.quantizer.search(queries, kind.nprobe)
-        sizes = np.array([lists.invlists.list_size(i) for i in range(lists.nlist)])
-        total += lists.nlist * dim * 4 + int(sizes[probed].sum()) * lists.code_size
+        sizes = np.array([lists.invlists.list_size(i) for i in range(lists.nlist)])[probed]
+        read = sizes[np.arange(kind.nprobe) < n_lists[:, None]].sum()
+        total += lists.nlist * dim * 4 + int(read) * lists.code_size
     return float(total)
 
 
@@ -238,6 +240,9 @@ def measure(
     figures |= {"nprobe": index.info.kind.nprobe, "rerank": index.info.kind.rerank}
     figures |= measure_recall(index, moved, most)
     figures["build_cpu_s"] = {step: s for step, s in cpu.items() if step != "Making windows"}
+    if not index.info.kind.is_flat:
+        queries = np.concatenate([clip.queries for clip in moved[:40]])
+        figures["lists"] = float(index._nearest.lists_searched(queries, K).mean())  # type: ignore
     figures["recall_between"] = index.info.recall
     figures["bytes_per_window"] = index.info.bytes_per_window
     singles = [clip.queries[i : i + 1] for clip in moved for i in (0, len(clip.queries) // 2)]
@@ -340,7 +345,8 @@ def _rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
 
     rows = [
         line("Audio", lambda f: f"{f['windows'] / 7200:,.0f} h"),
-        line("Index", lambda f: f"{f['factory']}, {f['nprobe']} probes"),
+        line("Index", lambda f: f["factory"]),
+        line("Lists looked into, mean; most", lambda f: f"{f.get('lists', 0):.0f}; {f['nprobe']}"),
         line("Build, CPU", lambda f: f"{sum(f['build_cpu_s'].values()):,.0f} s"),
     ]
     for step in ("Training on windows", "Indexing windows", "Writing and checking"):

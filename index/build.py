@@ -36,7 +36,7 @@ from index.lists import write_lists
 from index.nearest import open_nearest, sounding
 from index.policy import IndexKind
 from index.schema import ROWS
-from index.verify import recall_against_exact, require_recall
+from index.verify import recall_against_exact, require_recall, similarity_of_strangers
 
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
@@ -133,6 +133,8 @@ def index_rows(
         info = dataclasses.replace(info, segments=(segment,))
     nearest = open_nearest(folder, info, vectors, every_row)
     recall = recall_against_exact(nearest, vectors, every_row)
+    strangers = similarity_of_strangers(nearest, vectors, rows) if info.segments else 1.0
+    info = dataclasses.replace(info, strangers=strangers)
     info = dataclasses.replace(info, recall=require_recall(recall, kind.factory))
     write_info(folder, info)
     return info

@@ -82,6 +82,9 @@ class GenerationInfo:
         Windows that are not silence: now, and when all of it was built.
     recall : float
         Share of the queries of the last check whose nearest fingerprint was found.
+    strangers : float
+        Similarity of a window to the nearest of another recording, when all of it was built: the
+        median. 1 where it is not known.
     row_tables : tuple of str
     segments : tuple of Segment
     files : dict of (str, tuple of Stretch)
@@ -99,6 +102,7 @@ class GenerationInfo:
     recall: float
     row_tables: tuple[str, ...]
     segments: tuple[Segment, ...]
+    strangers: float = 1.0
     files: dict[str, tuple[Stretch, ...]] = dataclasses.field(default_factory=dict)
 
     @property

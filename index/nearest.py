@@ -16,6 +16,8 @@ _CHUNK = 65_536
 # Queries that are looked up at a time: what FAISS tabulates for each list that each of them looks
 # into, and what is compared again of their candidates, takes a megabyte for every few.
 _AT_ONCE = 256
+# With each such step from strangers to identity a query looks into half as many lists.
+_HALVING = 0.13
 
 
 class Nearest(Protocol):
@@ -70,6 +72,10 @@ class Inverted:
     """Looks into the inverted lists of the nearest centroids, and compares what it finds there
     with the row store.
 
+    The nearest eighth of the lists comes first. What is found there as similar as only the
+    recording itself can be is hardly ever beaten by something in a list further away; so the rest
+    is looked into by the queries that have found less.
+
     Parameters
     ----------
     folder : Path
@@ -81,6 +87,8 @@ class Inverted:
         self._vectors = vectors
         self._rerank = info.kind.rerank
         self._nprobe = info.kind.nprobe
+        self._first = max(1, self._nprobe // 8)
+        self._strangers = info.strangers
         self._segments = [map_lists(folder / TRAINED, folder / s.file) for s in info.segments]
         for index in self._segments:
             index.nprobe = self._nprobe
@@ -96,16 +104,13 @@ class Inverted:
         return scores, rows
 
     def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        n_candidates = k * self._rerank
-        nearness, lists = self._segments[0].quantizer.search(queries, self._nprobe)
-        found = [
-            index.search_preassigned(queries, n_candidates, lists, nearness)
-            for index in self._segments
-        ]
-        rows = np.concatenate([rows for _, rows in found], axis=1)
-        if len(found) > 1:
-            rough = np.concatenate([scores for scores, _ in found], axis=1)
-            rows = np.take_along_axis(rows, _best(rough, n_candidates), axis=1)
+        n = k * self._rerank
+        rough, rows = self._look(queries, n, 0, np.full(len(queries), self._first))
+        n_lists = self._lists_worth(rough)
+        again = np.flatnonzero(n_lists > self._first)
+        if len(again):
+            further = self._look(queries[again], n, self._first, n_lists[again])
+            rough[again], rows[again] = _join([(rough[again], rows[again]), further])
         stored = widen(self._vectors[np.maximum(rows, 0)])
         scores = np.matmul(stored, queries[:, :, None])[:, :, 0]
         scores[rows < 0] = -np.inf
@@ -114,6 +119,32 @@ class Inverted:
             best, np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable"), 1
         )
         return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+
+    def lists_searched(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """How many lists :meth:`search` looks into for each query [shape=(n_queries,)]."""
+        first = np.full(len(queries), self._first)
+        return self._lists_worth(self._look(queries, k * self._rerank, 0, first)[0])
+
+    def _lists_worth(self, rough: np.ndarray) -> np.ndarray:
+        # By the scores of the best in the first lists.
+        known = (rough.max(axis=1) - self._strangers) / max(1 - self._strangers, 1e-3)
+        wanted = self._nprobe * 2.0 ** (-known / _HALVING)
+        return np.clip(wanted, self._first, self._nprobe).astype(int)
+
+    def _look(
+        self, queries: np.ndarray, n: int, first: int, last: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # Rough scores and rows of the n best in the lists from one place on to another.
+        width = int(last.max())
+        near, numbers = self._segments[0].quantizer.search(queries, width)
+        numbers[np.arange(width) >= last[:, None]] = -1
+        # FAISS passes over lists without a number, and wants always as many.
+        lists = np.full((len(queries), self._nprobe), -1)
+        nearness = np.zeros(lists.shape, np.float32)
+        lists[:, first:width], nearness[:, first:width] = numbers[:, first:], near[:, first:]
+        return _join(
+            [index.search_preassigned(queries, n, lists, nearness) for index in self._segments]
+        )
 
 
 def sounding(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +157,15 @@ def sounding(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
     chosen = vectors[rows[0] : rows[-1] + 1] if in_a_row else vectors[rows]
     heard = chosen.any(axis=1)
     return rows[heard], chosen[heard].astype(np.float32)
+
+
+def _join(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    # The best scores and rows of several answers, as many as each has, in any order.
+    if len(found) == 1:
+        return found[0]
+    scores, rows = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
+    best = _best(scores, found[0][0].shape[1])
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:

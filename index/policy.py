@@ -35,7 +35,7 @@ class IndexKind:
     factory : str
         FAISS factory string.
     nprobe : int
-        Inverted lists that a query looks into; 0 where there are none.
+        Inverted lists that a query looks into at most; 0 where there are none.
     rerank : int
         Candidates that are compared again with the row store, for each neighbour asked for.
     """
@@ -70,9 +70,9 @@ def choose(n_rows: int, dim: int) -> IndexKind:
         return IndexKind("Flat", 0, 0)
     if n_rows < PQ_LIMIT or dim % 2:
         n_lists = count_lists(n_rows)
-        return IndexKind(f"IVF{n_lists},SQ8", n_lists // 16, 1)
+        return IndexKind(f"IVF{n_lists},SQ8", n_lists // 8, 1)
     n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
-    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 8, _MAX_PROBES), 3)
+    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 4, _MAX_PROBES), 3)
 
 
 def count_lists(n_rows: int) -> int:

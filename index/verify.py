@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog
@@ -112,6 +113,35 @@ def recall_of_themselves(nearest: Nearest, vectors: np.ndarray, rows: np.ndarray
         return 1.0
     scores, _ = nearest.search(queries, min(_K, len(rows)))
     return float(np.mean(scores[:, 0] >= np.einsum("nd,nd->n", queries, queries) - _TOLERANCE))
+
+
+def similarity_of_strangers(nearest: Nearest, vectors: np.ndarray, rows: pa.Table) -> float:
+    """Similarity of a window to the nearest one of another recording: the median of some windows.
+
+    Parameters
+    ----------
+    nearest : Nearest
+    vectors : np.ndarray [shape=(n_vectors, dim)]
+    rows : pa.Table
+        ``index.schema.ROWS``, in the order of their first rows.
+
+    Returns
+    -------
+    similarity : float
+        1 where nothing else is found.
+    """
+    every_row, first = live_rows(rows), rows["first_row"].to_numpy()
+    chosen = np.random.default_rng(0).permutation(every_row)[: 4 * N_QUERIES]
+    queries = vectors[chosen].astype(np.float32)
+    heard = queries.any(axis=1)
+    chosen, queries = chosen[heard], queries[heard]
+    if not len(queries):
+        return 1.0
+    scores, found = nearest.search(queries, min(_K, len(every_row)))
+    own, others = (np.searchsorted(first, r, side="right") for r in (chosen, found))
+    best = np.where((found >= 0) & (others != own[:, None]), scores, -np.inf).max(axis=1)
+    best = best[np.isfinite(best)]
+    return float(np.median(best)) if len(best) else 1.0
 
 
 def require_recall(recall: float, factory: str) -> float:
