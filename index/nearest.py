@@ -16,7 +16,7 @@ _CHUNK = 65_536
 # Queries that are looked up at a time: what FAISS tabulates for each list that each of them looks
 # into, and what is compared again of their candidates, takes a megabyte for every few.
 _AT_ONCE = 256
-# With each such step from strangers to identity a query looks into half as many lists.
+# With each such step from strangers (0) to identity (1) a query looks into half as many lists.
 _HALVING = 0.13
 
 
@@ -72,9 +72,9 @@ class Inverted:
     """Looks into the inverted lists of the nearest centroids, and compares what it finds there
     with the row store.
 
-    The nearest eighth of the lists comes first. What is found there as similar as only the
-    recording itself can be is hardly ever beaten by something in a list further away; so the rest
-    is looked into by the queries that have found less.
+    The nearest few lists come first. What is found there, and is more similar than another
+    recording ever is, is hardly ever beaten by something in a list further away: the more similar,
+    the fewer of the others a query looks into.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ class Inverted:
         self._vectors = vectors
         self._rerank = info.kind.rerank
         self._nprobe = info.kind.nprobe
-        self._first = max(1, self._nprobe // 8)
         self._strangers = info.strangers
+        self._first = info.kind.n_first if self._strangers < 1 else self._nprobe
         self._segments = [map_lists(folder / TRAINED, folder / s.file) for s in info.segments]
         for index in self._segments:
             index.nprobe = self._nprobe
@@ -127,9 +127,9 @@ class Inverted:
 
     def _lists_worth(self, rough: np.ndarray) -> np.ndarray:
         # By the scores of the best in the first lists.
-        known = (rough.max(axis=1) - self._strangers) / max(1 - self._strangers, 1e-3)
-        wanted = self._nprobe * 2.0 ** (-known / _HALVING)
-        return np.clip(wanted, self._first, self._nprobe).astype(int)
+        known = (rough.max(axis=1) - self._strangers) / max(1 - self._strangers, 1e-6)
+        wanted = self._nprobe * np.exp2(-np.maximum(known, 0) / _HALVING)
+        return np.maximum(wanted.astype(int), self._first)
 
     def _look(
         self, queries: np.ndarray, n: int, first: int, last: np.ndarray

@@ -22,7 +22,7 @@ PQ_LIMIT = 50_000
 """From this many windows (7 hours) on vectors are kept in 4-bit codes: with the best candidates
 compared in full they find as much as 8 bits do, in a third of the memory (docs/index.md)."""
 
-_MAX_PROBES = 256
+_MAX_PROBES = 384
 _COMPACT_SHARE = 0.25
 
 
@@ -43,6 +43,11 @@ class IndexKind:
     factory: str
     nprobe: int
     rerank: int
+
+    @property
+    def n_first(self) -> int:
+        """Inverted lists that every query looks into: see :class:`index.nearest.Inverted`."""
+        return -(-self.nprobe // 10)
 
     @property
     def is_flat(self) -> bool:
@@ -72,7 +77,7 @@ def choose(n_rows: int, dim: int) -> IndexKind:
         n_lists = count_lists(n_rows)
         return IndexKind(f"IVF{n_lists},SQ8", n_lists // 8, 1)
     n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
-    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 4, _MAX_PROBES), 3)
+    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 3, _MAX_PROBES), 4)
 
 
 def count_lists(n_rows: int) -> int:

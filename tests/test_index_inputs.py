@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from index_helpers import Recorded, Sound, add_recordings, empty_catalog
 
@@ -133,8 +134,8 @@ def test_an_index_that_remembers_nothing_learns_it(
     assert indexed(catalog) == sorted("abcdefghi")
 
 
-def _write_rows(table: object, path: Path) -> None:
+def _write_rows(table: pa.Table, path: Path) -> None:
     from index.generation import write_table
 
     if not path.name.startswith("inputs"):
-        write_table(table, path)  # type: ignore[arg-type]
+        write_table(table, path)

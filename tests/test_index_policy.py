@@ -28,8 +28,8 @@ def test_the_kind_follows_the_size() -> None:
 def test_a_lookup_compares_a_small_share(n_rows: int) -> None:
     kind = choose(n_rows, 128)
     lists = n_lists(kind.factory)
-    assert kind.nprobe * 8 <= lists
-    assert lists + kind.nprobe * n_rows / lists < n_rows / 7
+    assert kind.nprobe * 3 <= lists
+    assert lists + kind.n_first * n_rows / lists < n_rows / 20
 
 
 def test_search_grows_more_slowly_than_the_catalog() -> None:
