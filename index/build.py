@@ -216,6 +216,9 @@ def _train(vectors: np.ndarray, n_sounding: int, kind: IndexKind, progress: Prog
         # FAISS says first where in its source it was.
         reason = str(error).splitlines()[0].split(": ", 1)[-1]
         raise EarmarkError(f"FAISS knows no index {kind.factory!r} ({reason})") from None
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        # Codes of what is left of a vector without its centroid are finer.
+        index.by_residual = True
     if n_sounding < index.nlist:
         raise EarmarkError(
             f"{kind.factory} needs at least {index.nlist:,} windows that are not silent, and there "

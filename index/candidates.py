@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 
 from index.contents import Contents
+from index.policy import QUICK
 from index.search import FingerprintIndex
 
 N_NEIGHBOURS = 48
@@ -146,7 +147,7 @@ def _hits(queries: Side, recordings: np.ndarray, references: Side, contents: Con
     query = np.repeat(recordings, list(map(len, windows)))
     window = np.concatenate([np.empty(0, np.int64), *windows])
     vectors = index.vectors[index.first_rows[query] + window].astype(np.float32)
-    scores, rows = references.index.search(vectors, N_NEIGHBOURS)
+    scores, rows = references.index.search(vectors, N_NEIGHBOURS, QUICK, every=True)
     hit = (rows >= 0) & (scores > MIN_SIMILARITY)
     which = np.nonzero(hit)[0]
     query, window, row, score = query[which], window[which], rows[hit], scores[hit]

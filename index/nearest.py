@@ -17,13 +17,15 @@ _CHUNK = 65_536
 # into, and what is compared again of their candidates, takes a megabyte for every few.
 _AT_ONCE = 256
 # With each such step from strangers (0) to identity (1) a query looks into half as many lists.
-_HALVING = 0.13
+_HALVING = 0.14
 
 
 class Nearest(Protocol):
-    """Finds the nearest rows by inner product."""
+    """Finds the nearest rows by inner product; see :meth:`index.search.FingerprintIndex.search`."""
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, effort: float = 1.0, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [shape=(n_queries, k)], best first; row -1 where there are fewer."""
 
 
@@ -62,7 +64,9 @@ class Exact:
             chosen, fingerprints = sounding(vectors, rows[start : start + _CHUNK])
             self._index.add_with_ids(fingerprints, chosen)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, effort: float = 1.0, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [shape=(n_queries, k)], best first; row -1 where there are fewer."""
         scores, rows = self._index.search(queries, k)
         return scores, rows
@@ -88,28 +92,40 @@ class Inverted:
         self._rerank = info.kind.rerank
         self._nprobe = info.kind.nprobe
         self._strangers = info.strangers
-        self._first = info.kind.n_first if self._strangers < 1 else self._nprobe
+        self._first = info.kind.n_first
         self._segments = [map_lists(folder / TRAINED, folder / s.file) for s in info.segments]
         for index in self._segments:
             index.nprobe = self._nprobe
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, effort: float = 1.0, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Scores and rows [shape=(n_queries, k)], best first; row -1 where there are fewer."""
         found = [
-            self._search(queries[i : i + _AT_ONCE], k) for i in range(0, len(queries), _AT_ONCE)
+            self._search(queries[i : i + _AT_ONCE], k, *self._lists(effort, every))
+            for i in range(0, len(queries), _AT_ONCE)
         ]
         if not found:
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
         scores, rows = (np.concatenate(columns) for columns in zip(*found, strict=True))
         return scores, rows
 
-    def _search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _lists(self, effort: float, every: bool) -> tuple[int, int]:
+        # Lists that each query looks into, and that it looks into at most.
+        if self._strangers >= 1:
+            return self._nprobe, self._nprobe
+        most = max(1, round(effort * self._nprobe))
+        return most if every else min(self._first, most), most
+
+    def _search(
+        self, queries: np.ndarray, k: int, first: int, most: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         n = k * self._rerank
-        rough, rows = self._look(queries, n, 0, np.full(len(queries), self._first))
-        n_lists = self._lists_worth(rough)
-        again = np.flatnonzero(n_lists > self._first)
+        rough, rows = self._look(queries, n, 0, np.full(len(queries), first))
+        n_lists = self._worth(rough, first, most)
+        again = np.flatnonzero(n_lists > first)
         if len(again):
-            further = self._look(queries[again], n, self._first, n_lists[again])
+            further = self._look(queries[again], n, first, n_lists[again])
             rough[again], rows[again] = _join([(rough[again], rows[again]), further])
         stored = widen(self._vectors[np.maximum(rows, 0)])
         scores = np.matmul(stored, queries[:, :, None])[:, :, 0]
@@ -122,14 +138,15 @@ class Inverted:
 
     def lists_searched(self, queries: np.ndarray, k: int) -> np.ndarray:
         """How many lists :meth:`search` looks into for each query [shape=(n_queries,)]."""
-        first = np.full(len(queries), self._first)
-        return self._lists_worth(self._look(queries, k * self._rerank, 0, first)[0])
+        first, most = self._lists(1.0, every=False)
+        rough, _ = self._look(queries, k * self._rerank, 0, np.full(len(queries), first))
+        return self._worth(rough, first, most)
 
-    def _lists_worth(self, rough: np.ndarray) -> np.ndarray:
-        # By the scores of the best in the first lists.
+    def _worth(self, rough: np.ndarray, first: int, most: int) -> np.ndarray:
+        # How many lists each query should look into, by the scores of the best in the first.
         known = (rough.max(axis=1) - self._strangers) / max(1 - self._strangers, 1e-6)
-        wanted = self._nprobe * np.exp2(-np.maximum(known, 0) / _HALVING)
-        return np.maximum(wanted.astype(int), self._first)
+        wanted = most * np.exp2(-np.maximum(known, 0) / _HALVING)
+        return np.maximum(wanted.astype(int), first)
 
     def _look(
         self, queries: np.ndarray, n: int, first: int, last: np.ndarray

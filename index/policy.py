@@ -22,6 +22,10 @@ PQ_LIMIT = 50_000
 """From this many windows (7 hours) on vectors are kept in 4-bit codes: with the best candidates
 compared in full they find as much as 8 bits do, in a third of the memory (docs/index.md)."""
 
+QUICK = 3 / 8
+"""Share of the lists that recordings are told by: what a single window finds only in those beyond
+is hardly ever the recording (docs/index.md)."""
+
 _MAX_PROBES = 384
 _COMPACT_SHARE = 0.25
 
@@ -75,9 +79,9 @@ def choose(n_rows: int, dim: int) -> IndexKind:
         return IndexKind("Flat", 0, 0)
     if n_rows < PQ_LIMIT or dim % 2:
         n_lists = count_lists(n_rows)
-        return IndexKind(f"IVF{n_lists},SQ8", n_lists // 8, 1)
+        return IndexKind(f"IVF{n_lists},SQ8", n_lists // 6, 1)
     n_lists = 2 ** round(math.log2(math.sqrt(n_rows)))
-    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 3, _MAX_PROBES), 4)
+    return IndexKind(f"IVF{n_lists},PQ{dim // 2}x4fs", min(n_lists // 3, _MAX_PROBES), 3)
 
 
 def count_lists(n_rows: int) -> int:

@@ -67,13 +67,20 @@ class FingerprintIndex:
             )
         return index
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, effort: float = 1.0, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Nearest fingerprints by inner product.
 
         Parameters
         ----------
         queries : np.ndarray [shape=(n, dim)]
         k : int
+        effort : float
+            Share of the inverted lists that :mod:`index.policy` allows to be looked into.
+        every : bool
+            Look for all that is similar, and not only for what is nearest: a query that has found
+            itself goes on.
 
         Returns
         -------
@@ -81,7 +88,7 @@ class FingerprintIndex:
             Best first. Row -1 where there are fewer than ``k``.
         """
         k = max(1, min(k, self.info.n_rows))
-        return self._nearest.search(np.ascontiguousarray(queries, np.float32), k)
+        return self._nearest.search(np.ascontiguousarray(queries, np.float32), k, effort, every)
 
     def recording_of(self, rows: np.ndarray) -> np.ndarray:
         """Number of the recording that each row belongs to."""

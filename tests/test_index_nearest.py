@@ -75,7 +75,7 @@ def test_little_is_lost(index: FingerprintIndex, similarity: float) -> None:
     stored = index.vectors[rows].astype(np.float32)
     np.testing.assert_allclose(scores, np.einsum("qnd,qd->qn", stored, asked), atol=1e-4)
     lost = recall(index, all_lists.search(asked, K)[0], asked) - recall(index, scores, asked)
-    assert lost < 0.02
+    assert lost < 0.04
 
 
 def test_an_index_of_before_is_searched_as_before(index: FingerprintIndex, tmp_path: Path) -> None:

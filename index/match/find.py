@@ -10,6 +10,7 @@ import numpy as np
 from index.match.align import Alignment
 from index.match.candidates import STEPS, propose, sounding
 from index.match.rescore import rescore
+from index.policy import QUICK
 from index.search import FingerprintIndex
 
 N_HITS = 20
@@ -39,7 +40,7 @@ class Hits:
     @classmethod
     def of(cls, queries: np.ndarray, steps: np.ndarray, index: FingerprintIndex) -> Hits:
         """Look windows up."""
-        return cls(steps, *index.search(queries[steps], N_HITS))
+        return cls(steps, *index.search(queries[steps], N_HITS, QUICK))
 
     def moved(self, steps: int) -> Hits:
         """The same hits of a query that begins so many steps earlier."""
