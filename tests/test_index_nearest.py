@@ -78,6 +78,23 @@ def test_little_is_lost(index: FingerprintIndex, similarity: float) -> None:
     assert lost < 0.04
 
 
+def test_who_looks_for_everything_does_not_stop(index: FingerprintIndex) -> None:
+    asked = index.vectors[:100].astype(np.float32)
+    stops, goes_on = index.search(asked, K), index.search(asked, K, every=True)
+    expected = everywhere(index).search(asked, K)
+    np.testing.assert_array_equal(goes_on[1], expected[1])
+    assert (stops[0].sum(axis=1) <= goes_on[0].sum(axis=1) + 1e-4).all()
+    assert stops[0].sum() < goes_on[0].sum()
+    # They all find themselves.
+    np.testing.assert_allclose(stops[0][:, 0], goes_on[0][:, 0], atol=2e-3)
+
+
+def test_less_effort_finds_less(index: FingerprintIndex) -> None:
+    asked = queries(index, 0.4)
+    found = [recall(index, index.search(asked, K, e, every=True)[0], asked) for e in (0.1, 0.5, 1)]
+    assert found[0] < found[1] < found[2]
+
+
 def test_an_index_of_before_is_searched_as_before(index: FingerprintIndex, tmp_path: Path) -> None:
     content = json.loads((index.folder / "index.json").read_text())
     assert 0.2 < content.pop("strangers") < 0.8
