@@ -144,8 +144,10 @@ class Inverted:
 
     def _worth(self, rough: np.ndarray, first: int, most: int) -> np.ndarray:
         # How many lists each query should look into, by the scores of the best in the first.
-        known = (rough.max(axis=1) - self._strangers) / max(1 - self._strangers, 1e-6)
-        wanted = most * np.exp2(-np.maximum(known, 0) / _HALVING)
+        if first == most:
+            return np.full(len(rough), most)
+        above = np.maximum(rough.max(axis=1) - self._strangers, 0)
+        wanted = most * np.exp2(-above / (1 - self._strangers) / _HALVING)
         return np.maximum(wanted.astype(int), first)
 
     def _look(
