@@ -27,6 +27,8 @@ QUICK = 3 / 8
 is hardly ever the recording (docs/index.md)."""
 
 _MAX_PROBES = 384
+# Fewer lists tell little about what is in the others.
+_MIN_FIRST = 8
 _COMPACT_SHARE = 0.25
 
 
@@ -51,7 +53,7 @@ class IndexKind:
     @property
     def n_first(self) -> int:
         """Inverted lists that every query looks into: see :class:`index.nearest.Inverted`."""
-        return -(-self.nprobe // 10)
+        return min(self.nprobe, max(_MIN_FIRST, -(-self.nprobe // 10)))
 
     @property
     def is_flat(self) -> bool:

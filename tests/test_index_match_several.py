@@ -35,7 +35,9 @@ class ExactIndex:
         self.info = types.SimpleNamespace(n_rows=len(self.vectors))
         self._all = self.vectors.astype(np.float32)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, effort: float = 1.0, every: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         scores = queries @ self._all.T
         rows = np.argpartition(-scores, k, axis=1)[:, :k]
         best = np.take_along_axis(scores, rows, axis=1)
