@@ -6,9 +6,7 @@ import numpy as np
 
 from encoders.features import SILENCE_DB
 from index.catalog import Catalog
-
-# Deviation of a mel band within a window, dB, root of the mean over bands (Parseval).
-_STEADY_DB = 3.0
+from index.sound import STEADY_DB
 
 
 def steady_recordings(catalog: Catalog) -> np.ndarray:
@@ -25,7 +23,8 @@ def steady_recordings(catalog: Catalog) -> np.ndarray:
         heard = batch["peak_db"].to_numpy() >= SILENCE_DB
         summary = batch["mfcc"].flatten().to_numpy().reshape(len(heard), -1)
         deviations = summary[:, summary.shape[1] // 2 :]
-        moves = np.sqrt(np.square(deviations).sum(axis=1) / n_mels) > _STEADY_DB
+        # Of the mel bands, by Parseval's theorem.
+        moves = np.sqrt(np.square(deviations).sum(axis=1) / n_mels) > STEADY_DB
         ids = batch["recording_id"].to_numpy(zero_copy_only=False)
         moving.update(ids[heard & moves].tolist())
         sounding.update(ids[heard & ~moves].tolist())
