@@ -51,6 +51,8 @@ _SLOW_FRAMES = 63
 # Frames of a burst, 2 s, and cells of a frame that belongs to it.
 _BURST_FRAMES = 125
 _BURST_CELLS = 2
+# Of a stretch of so many times that length, what is at its ends is no burst.
+_LONG_BURSTS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,6 +327,9 @@ def _beyond(difference: np.ndarray, db: float) -> tuple[float, float]:
 def _burst(difference: np.ndarray, loudest: np.ndarray, size: int) -> float:
     # The greatest share of some frames in a row, in which the one is far louder in several of the
     # loudest cells. What is left at the end goes with what is before.
+    if len(difference) >= _LONG_BURSTS * size:
+        # Where what is shared begins and ends, something else may end and begin.
+        difference, loudest = difference[size:-size], loudest[size:-size]
     starts = np.arange(max(1, round(len(difference) / size))) * size
     far = [(loudest & (sign * difference > FAR_DB)).sum(axis=1) for sign in (1, -1)]
     return max(int(np.add.reduceat(n >= _BURST_CELLS, starts).max()) for n in far) / size
