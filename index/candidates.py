@@ -44,6 +44,11 @@ _LEAST_VOTES = (
 # like any other.
 _LEAST_VOTES_INSIDE = ((1, 0.5), (2, 0.7))
 _LASTING = 40
+# Recordings of no more windows than this must be alike in all of them, on average so much: when the
+# two are about as long, and so begin together, and when one lies somewhere inside the other. The
+# nearest windows of the many short sounds there are were alike by chance.
+_FEW = 4
+_ALIKE, _ALIKE_INSIDE = 0.84, 0.7
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
@@ -126,6 +131,7 @@ def propose_pairs(
     for batch in np.split(recordings, np.flatnonzero(np.diff(looked_up // _WINDOWS_AT_ONCE)) + 1):
         hits = _hits(queries, batch, references, contents)
         lines = _vote(hits, queries.index, references.index)
+        lines = lines.take(_alike(lines, queries.index, references.index))
         yield lines.take(_most_voted(lines))
 
 
@@ -215,6 +221,41 @@ def _may_reach(
     best = np.maximum.reduceat(weight, starts)
     votes = np.add.reduceat(best, np.flatnonzero(new_pair[starts]))
     return votes[np.cumsum(new_pair) - 1] >= least
+
+
+def _alike(
+    lines: Candidates, queries: FingerprintIndex, references: FingerprintIndex
+) -> np.ndarray:
+    # Which lines hold along the whole of the shorter recording [shape=(n,), dtype=bool].
+    lengths = queries.n_rows[lines.query], references.n_rows[lines.reference]
+    shorter, longer = np.minimum(*lengths), np.maximum(*lengths)
+    alike = np.ones(len(shorter), bool)
+    few = np.flatnonzero(shorter <= _FEW)
+    turned = lengths[0][few] > lengths[1][few]
+    lag = np.where(turned, -lines.lag[few], lines.lag[few])
+    sums, n_heard = np.zeros(len(few)), np.zeros(len(few), int)
+    for window in range(_FEW):
+        similarity = np.full(len(few), -np.inf)
+        # Lags fall between windows.
+        for place in (np.floor(lag + window), np.ceil(lag + window)):
+            met = (window < shorter[few]) & (place >= 0) & (place < longer[few])
+            of_query, of_reference = (
+                index.vectors[index.first_rows[recordings[few[met]]] + windows].astype(np.float32)
+                for index, recordings, windows in (
+                    (queries, lines.query, np.where(turned, place, window)[met].astype(int)),
+                    (references, lines.reference, np.where(turned, window, place)[met].astype(int)),
+                )
+            )
+            found = np.einsum("nd,nd->n", of_query, of_reference)
+            # Silence is stored as zeros.
+            found[found == 0] = -np.inf
+            similarity[met] = np.maximum(similarity[met], found)
+        heard = np.isfinite(similarity)
+        sums[heard] += similarity[heard]
+        n_heard += heard
+    least = np.where(longer[few] <= shorter[few] + (shorter[few] > 1), _ALIKE, _ALIKE_INSIDE)
+    alike[few] = sums >= least * n_heard
+    return alike
 
 
 def _most_voted(lines: Candidates) -> np.ndarray:
