@@ -48,10 +48,12 @@ _NEAR_COVERAGE = 0.3
 _NEAR_CORRELATION = 0.4
 _SETTLED_COVERAGE, _SETTLED_CORRELATION = 0.9, 0.7
 # The same words in another take, or in another sentence, move alike for some seconds, but either is
-# louder here and there, 0.15 to 0.25 of the cells each; what is mixed in is only ever added, and
-# another speed or pitch leaves less than 0.12. A drum moves like another for some seconds as well.
+# louder here and there, 0.15 to 0.25 of the cells each; what is mixed in is only ever added. (Of a
+# brief stretch, of a long one.) No other take keeps to another speed or pitch, at which bands do not
+# fall together. A drum moves like another for some seconds as well.
 _NEAR_LONG_S = 10.0
-_NEAR_TORN, _NEAR_BRIEF_TORN = 0.2, 0.14
+_NEAR_TORN = 0.14, 0.2
+_NEAR_TORN_RETUNED = 0.2, 0.25
 _NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
@@ -245,13 +247,19 @@ def _is_copy(agreement: Agreement) -> bool:
 
 def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
     long = agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
+    torn = _NEAR_TORN_RETUNED if _is_retuned(agreement) else _NEAR_TORN
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
-        and agreement.torn <= (_NEAR_TORN if long else _NEAR_BRIEF_TORN)
+        and agreement.torn <= torn[long]
         and (long or agreement.share >= _NEAR_BRIEF_SHARE)
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )
+
+
+def _is_retuned(agreement: Agreement) -> bool:
+    drift = abs(agreement.alignment.speed - 1) * agreement.frames
+    return drift >= _SPEED_FRAMES or agreement.alignment.ratio != 1.0
 
 
 def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> Verdict | None:
