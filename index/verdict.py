@@ -49,8 +49,8 @@ _NEAR_CORRELATION = 0.4
 _SETTLED_COVERAGE, _SETTLED_CORRELATION = 0.9, 0.7
 # The same words in another take, or in another sentence, move alike for some seconds, but either is
 # louder here and there, 0.15 to 0.25 of the cells each; what is mixed in is only ever added. (Of a
-# brief stretch, of a long one.) No other take keeps to another speed or pitch, at which bands do not
-# fall together. A drum moves like another for some seconds as well.
+# brief stretch, of a long one.) No take keeps to another speed or pitch, at which bands do not fall
+# together. A drum moves like another for some seconds as well.
 _NEAR_LONG_S = 10.0
 _NEAR_TORN = 0.14, 0.2
 _NEAR_TORN_RETUNED = 0.2, 0.25
