@@ -9,6 +9,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
+from index.compare import best_stretch
 from index.contents import Contents
 from index.search import FingerprintIndex
 
@@ -49,6 +50,10 @@ _LASTING = 40
 # nearest windows of the many short sounds there are were alike by chance.
 _FEW = 4
 _ALIKE, _ALIKE_INSIDE = 0.84, 0.7
+# Those of more than _LONG must be more similar than the first for a while: what they are more
+# similar by is summed. (Of minutes, a few windows here and there are alike by chance.)
+_GOES_ON = 0.4
+_LEAST_STRETCH = 4.0
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
@@ -131,8 +136,8 @@ def propose_pairs(
     for batch in np.split(recordings, np.flatnonzero(np.diff(looked_up // _WINDOWS_AT_ONCE)) + 1):
         hits = _hits(queries, batch, references, contents)
         lines = _vote(hits, queries.index, references.index)
-        lines = lines.take(_alike(lines, queries.index, references.index))
-        yield lines.take(_most_voted(lines))
+        lines = lines.take(_most_voted(lines))
+        yield lines.take(_hold(lines, queries.index, references.index))
 
 
 class _Hits(NamedTuple):
@@ -223,39 +228,44 @@ def _may_reach(
     return votes[np.cumsum(new_pair) - 1] >= least
 
 
-def _alike(
-    lines: Candidates, queries: FingerprintIndex, references: FingerprintIndex
-) -> np.ndarray:
-    # Which lines hold along the whole of the shorter recording [shape=(n,), dtype=bool].
+def _hold(lines: Candidates, queries: FingerprintIndex, references: FingerprintIndex) -> np.ndarray:
+    # Which lines hold along the shorter recording [shape=(n,), dtype=bool].
     lengths = queries.n_rows[lines.query], references.n_rows[lines.reference]
-    shorter, longer = np.minimum(*lengths), np.maximum(*lengths)
-    alike = np.ones(len(shorter), bool)
-    few = np.flatnonzero(shorter <= _FEW)
-    turned = lengths[0][few] > lengths[1][few]
-    lag = np.where(turned, -lines.lag[few], lines.lag[few])
-    sums, n_heard = np.zeros(len(few)), np.zeros(len(few), int)
-    for window in range(_FEW):
-        similarity = np.full(len(few), -np.inf)
-        # Lags fall between windows.
-        for place in (np.floor(lag + window), np.ceil(lag + window)):
-            met = (window < shorter[few]) & (place >= 0) & (place < longer[few])
-            of_query, of_reference = (
-                index.vectors[index.first_rows[recordings[few[met]]] + windows].astype(np.float32)
-                for index, recordings, windows in (
-                    (queries, lines.query, np.where(turned, place, window)[met].astype(int)),
-                    (references, lines.reference, np.where(turned, window, place)[met].astype(int)),
-                )
-            )
-            found = np.einsum("nd,nd->n", of_query, of_reference)
-            # Silence is stored as zeros.
-            found[found == 0] = -np.inf
-            similarity[met] = np.maximum(similarity[met], found)
-        heard = np.isfinite(similarity)
-        sums[heard] += similarity[heard]
-        n_heard += heard
-    least = np.where(longer[few] <= shorter[few] + (shorter[few] > 1), _ALIKE, _ALIKE_INSIDE)
-    alike[few] = sums >= least * n_heard
-    return alike
+    hold = np.ones(len(lines.query), bool)
+    for i in np.flatnonzero((np.minimum(*lengths) <= _FEW) | (np.minimum(*lengths) > _LONG)):
+        shorter, longer = (
+            _vectors(queries, lines.query[i]),
+            _vectors(references, lines.reference[i]),
+        )
+        lag, speed = float(lines.lag[i]), float(lines.speed[i])
+        if len(shorter) > len(longer):
+            shorter, longer, lag, speed = longer, shorter, -lag / speed, 1 / speed
+        similarity = _along(shorter, longer, lag, speed)
+        heard = similarity[~np.isnan(similarity)]
+        if len(shorter) <= _FEW:
+            together = len(longer) <= len(shorter) + (len(shorter) > 1)
+            hold[i] = heard.sum() >= len(heard) * (_ALIKE if together else _ALIKE_INSIDE)
+        else:
+            start, end = best_stretch(heard - _GOES_ON)
+            hold[i] = (heard[start:end] - _GOES_ON).sum() >= _LEAST_STRETCH
+    return hold
+
+
+def _vectors(index: FingerprintIndex, recording: int) -> np.ndarray:
+    first = index.first_rows[recording]
+    return index.vectors[first : first + index.n_rows[recording]].astype(np.float32)
+
+
+def _along(a: np.ndarray, b: np.ndarray, lag: float, speed: float) -> np.ndarray:
+    # Similarity of each window of a to the more similar of the two of b that it falls between; NaN
+    # where one is silent, which is stored as zeros, or b has none.
+    place = lag + speed * np.arange(len(a))
+    best = np.full(len(a), np.nan)
+    for beside in (np.floor(place), np.ceil(place)):
+        met = np.flatnonzero((beside >= 0) & (beside < len(b)))
+        found = np.einsum("nd,nd->n", a[met], b[beside[met].astype(int)])
+        best[met] = np.fmax(best[met], np.where(found == 0, np.nan, found))
+    return best
 
 
 def _most_voted(lines: Candidates) -> np.ndarray:

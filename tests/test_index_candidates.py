@@ -99,6 +99,27 @@ def test_short_sounds_that_begin_together_are_alike_all_along(tmp_path: Path) ->
     assert {a for a, b in pairs if b == "word"} == {"copy", "pause", "sentence"}
 
 
+def test_moments_that_are_alike_here_and_there_in_minutes_are_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    music = Sound(1, 50.0).reference()
+    catalog = empty_catalog(tmp_path / "c")
+    chance, shared = Sound(2, 50.0).reference(), Sound(3, 50.0).reference()
+    chance[4:80:20] = noisy(music[4:80:20], 0.95, rng)
+    shared[30:50] = noisy(music[30:50], 0.8, rng)
+    noise = noisy(music, 0.65, rng)
+    add_recordings(
+        catalog,
+        [
+            Recorded("music", music),
+            Recorded("chance", chance),
+            Recorded("shared", shared),
+            Recorded("noise", noise),
+        ],
+    )
+    pairs = best(*look_up(catalog))
+    assert {b for a, b in pairs if a == "music"} == {"shared", "noise"}
+
+
 def test_only_what_crosses_two_groups_is_looked_up(tmp_path: Path) -> None:
     sound = Sound(1, 10.0).reference()
     catalogs = [empty_catalog(tmp_path / name) for name in "ab"]
