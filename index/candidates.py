@@ -53,7 +53,7 @@ _ALIKE, _ALIKE_INSIDE = 0.84, 0.7
 # Those of more than _LONG must be more similar than the first for a while: what they are more
 # similar by is summed. (Of minutes, a few windows here and there are alike by chance.)
 _GOES_ON = 0.4
-_LEAST_STRETCH = 4.0
+_LEAST_STRETCH = 3.0
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
