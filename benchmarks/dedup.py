@@ -40,7 +40,12 @@ import _dedup_chromaprint as chromaprint
 import click
 import pyarrow.parquet as pq
 from _common import cache_option, json_option, report, run_measured
-from _dedup_scores import pairs_between_sources, recall_by_variant, score_pairs
+from _dedup_scores import (
+    pairs_between_sources,
+    recall_by_variant,
+    repeated_pairs,
+    score_pairs,
+)
 from _planting import Plant, Planter, read_stereo, to_mp3, voices
 
 from encoders.bundle import load_bundle
@@ -225,6 +230,7 @@ def main(
     unpaired = {row["uri"] for row in found["unpaired"]}
     with timed("asking the oracle", minutes):
         between = pairs_between_sources(everything, found["pairs"])
+        repeated = repeated_pairs(everything, found["pairs"])
     source = {p.uri: p.source for p in everything}
     # What the corpus holds twice has pairs that nobody planted, right ones: it is left out.
     twice = {source[f.row[side]] for f in between if f.is_natural for side in ("a", "b")}
@@ -241,6 +247,7 @@ def main(
         "sources_held_twice": sorted(twice),
         "natural": [f.row for f in between if f.is_natural],
         "false": [f.row for f in false],
+        "repeated": sorted(repeated),
     }
     lines = []
     for name, plants in sets.items():
@@ -248,7 +255,7 @@ def main(
             continue
         uris = {p.uri for p in plants}
         mine = [f for f in false if uris & {f.row["a"], f.row["b"]}]
-        scores = score_pairs(plants, found["pairs"], unpaired, mine)
+        scores = score_pairs(plants, found["pairs"], unpaired, mine, repeated)
         variants = recall_by_variant(plants, found["pairs"])
         result[name] = {"kinds": scores, "variants": variants}
         for kind, s in scores.items():

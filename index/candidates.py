@@ -9,6 +9,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
+from index.compare import best_stretch
 from index.contents import Contents
 from index.policy import QUICK
 from index.search import FingerprintIndex
@@ -45,6 +46,15 @@ _LEAST_VOTES = (
 # like any other.
 _LEAST_VOTES_INSIDE = ((1, 0.5), (2, 0.7))
 _LASTING = 40
+# Recordings of no more windows than this must be alike in all of them, on average so much: when the
+# two are about as long, and so begin together, and when one lies somewhere inside the other. The
+# nearest windows of the many short sounds there are were alike by chance.
+_FEW = 4
+_ALIKE, _ALIKE_INSIDE = 0.84, 0.7
+# Those of more than _LONG must be more similar than the first for a while: what they are more
+# similar by is summed. (Of minutes, a few windows here and there are alike by chance.)
+_GOES_ON = 0.4
+_LEAST_STRETCH = 3.0
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
@@ -127,7 +137,8 @@ def propose_pairs(
     for batch in np.split(recordings, np.flatnonzero(np.diff(looked_up // _WINDOWS_AT_ONCE)) + 1):
         hits = _hits(queries, batch, references, contents)
         lines = _vote(hits, queries.index, references.index)
-        yield lines.take(_most_voted(lines))
+        lines = lines.take(_most_voted(lines))
+        yield lines.take(_hold(lines, queries.index, references.index))
 
 
 class _Hits(NamedTuple):
@@ -216,6 +227,46 @@ def _may_reach(
     best = np.maximum.reduceat(weight, starts)
     votes = np.add.reduceat(best, np.flatnonzero(new_pair[starts]))
     return votes[np.cumsum(new_pair) - 1] >= least
+
+
+def _hold(lines: Candidates, queries: FingerprintIndex, references: FingerprintIndex) -> np.ndarray:
+    # Which lines hold along the shorter recording [shape=(n,), dtype=bool].
+    lengths = queries.n_rows[lines.query], references.n_rows[lines.reference]
+    hold = np.ones(len(lines.query), bool)
+    for i in np.flatnonzero((np.minimum(*lengths) <= _FEW) | (np.minimum(*lengths) > _LONG)):
+        shorter, longer = (
+            _vectors(queries, lines.query[i]),
+            _vectors(references, lines.reference[i]),
+        )
+        lag, speed = float(lines.lag[i]), float(lines.speed[i])
+        if len(shorter) > len(longer):
+            shorter, longer, lag, speed = longer, shorter, -lag / speed, 1 / speed
+        similarity = _along(shorter, longer, lag, speed)
+        heard = similarity[~np.isnan(similarity)]
+        if len(shorter) <= _FEW:
+            together = len(longer) <= len(shorter) + (len(shorter) > 1)
+            hold[i] = heard.sum() >= len(heard) * (_ALIKE if together else _ALIKE_INSIDE)
+        else:
+            start, end = best_stretch(heard - _GOES_ON)
+            hold[i] = (heard[start:end] - _GOES_ON).sum() >= _LEAST_STRETCH
+    return hold
+
+
+def _vectors(index: FingerprintIndex, recording: int) -> np.ndarray:
+    first = index.first_rows[recording]
+    return index.vectors[first : first + index.n_rows[recording]].astype(np.float32)
+
+
+def _along(a: np.ndarray, b: np.ndarray, lag: float, speed: float) -> np.ndarray:
+    # Similarity of each window of a to the more similar of the two of b that it falls between; NaN
+    # where one is silent, which is stored as zeros, or b has none.
+    place = lag + speed * np.arange(len(a))
+    best = np.full(len(a), np.nan)
+    for beside in (np.floor(place), np.ceil(place)):
+        met = np.flatnonzero((beside >= 0) & (beside < len(b)))
+        found = np.einsum("nd,nd->n", a[met], b[beside[met].astype(int)])
+        best[met] = np.fmax(best[met], np.where(found == 0, np.nan, found))
+    return best
 
 
 def _most_voted(lines: Candidates) -> np.ndarray:

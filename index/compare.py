@@ -48,6 +48,11 @@ _COPY_DB = 4.0
 _NEAR_CORRELATION = 0.3
 # Frames that the fluctuation of a band is taken against: 1 s.
 _SLOW_FRAMES = 63
+# Frames of a burst, 2 s, and cells of a frame that belongs to it.
+_BURST_FRAMES = 125
+_BURST_CELLS = 2
+# Of a stretch of so many times that length, what is at its ends is no burst.
+_LONG_BURSTS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +93,14 @@ class Agreement:
     far : float
         Cells that differ by more than ``FAR_DB``.
     torn : float
-        Of those where a is louder and those where b is, whichever are fewer: a mixture has cells
-        of the one kind only.
+        Cells where a is louder by more than ``CLOSE_DB`` or those where b is, whichever are fewer:
+        a mixture has cells of the one kind only, another take as many of the other.
     loud_share, loud_far : float
         Of the loud cells, those that differ by less than ``CLOSE_DB``; and those where one and
         the same of the two is louder by more than ``FAR_DB``.
+    loud_burst : float
+        Frames with several of the latter, in the two seconds where they are most: a voice lasts,
+        the onset of a note that falls between frames does not.
     correlation : float
         Of how the bands fluctuate within a second.
     gain_db : float
@@ -108,6 +116,7 @@ class Agreement:
     torn: float
     loud_share: float
     loud_far: float
+    loud_burst: float
     correlation: float
     gain_db: float
 
@@ -288,6 +297,7 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
     start, stop = best_stretch(speaks * np.minimum(1, n_cells / _FEW_CELLS))
     if stop - start < min(len(frames), LEAST_FRAMES):
         return None
+    burst = _burst(difference[start:stop], loudest[start:stop], 1 + _BURST_FRAMES // step)
     of_loudest = difference[start:stop][loudest[start:stop]]
     cells = heard[start:stop]
     away, difference = away[start:stop][cells], difference[start:stop][cells]
@@ -300,17 +310,29 @@ def compare(a: Sound, b: Sound, at: Alignment, near: bool = False) -> Agreement 
         difference_db=float(away.mean()),
         share=float((away < CLOSE_DB).mean()),
         far=float((away > FAR_DB).mean()),
-        torn=min(_beyond(difference)),
+        torn=min(_beyond(difference, CLOSE_DB)),
         loud_share=float((np.abs(of_loudest) < CLOSE_DB).mean()),
-        loud_far=max(_beyond(of_loudest)),
+        loud_far=max(_beyond(of_loudest, FAR_DB)),
+        loud_burst=burst,
         correlation=float(moving_a @ moving_b) / max(1e-6, power**0.5),
         gain_db=gain,
     )
 
 
-def _beyond(difference: np.ndarray) -> tuple[float, float]:
-    # Shares of cells in which b, or a, is far louder.
-    return float((difference > FAR_DB).mean()), float((difference < -FAR_DB).mean())
+def _beyond(difference: np.ndarray, db: float) -> tuple[float, float]:
+    # Shares of cells in which b, or a, is louder by more.
+    return float((difference > db).mean()), float((difference < -db).mean())
+
+
+def _burst(difference: np.ndarray, loudest: np.ndarray, size: int) -> float:
+    # The greatest share of some frames in a row, in which the one is far louder in several of the
+    # loudest cells. What is left at the end goes with what is before.
+    if len(difference) >= _LONG_BURSTS * size:
+        # Where what is shared begins and ends, something else may end and begin.
+        difference, loudest = difference[size:-size], loudest[size:-size]
+    starts = np.arange(max(1, round(len(difference) / size))) * size
+    far = [(loudest & (sign * difference > FAR_DB)).sum(axis=1) for sign in (1, -1)]
+    return max(int(np.add.reduceat(n >= _BURST_CELLS, starts).max()) for n in far) / size
 
 
 def _fluctuation(db: np.ndarray) -> np.ndarray:

@@ -216,7 +216,7 @@ PAIRS = pa.schema(
 pair is named in at least one."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class DuplicatePair:
     """One line of :data:`PAIRS`. Times in seconds."""
 
@@ -236,7 +236,7 @@ class DuplicatePair:
 
     def to_dict(self) -> dict[str, str | float]:
         """A row of :data:`PAIRS`."""
-        return {**dataclasses.asdict(self), "kind": self.kind.value}
+        return {**{name: getattr(self, name) for name in PAIRS.names}, "kind": self.kind.value}
 
 
 class UnpairedClass(str, enum.Enum):

@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import numpy as np
-
 from encoders.sketch import EDGE_FRAMES, FRAMES_PER_SECOND
-from index.compare import Agreement, Alignment, align, best_lag, best_stretch, compare
+from index.compare import Agreement, Alignment, align, best_lag, compare
 from index.schema import DuplicateKind
 from index.sound import Sound
+
+SPARE_S, SPARE_SHARE = 0.5, 0.2
+"""What of a file may lie outside of a stretch that is "all of it": seconds, share of the file."""
 
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
@@ -32,6 +33,9 @@ _SHORT_COPY = 2.1, 0.79, 0.085, 0.92
 _LOUD_SHARE = 0.78
 _SHORT_LOUD_SHARE = 0.85
 _LOUD_FAR = 0.002, 0.026, 0.034
+# Nor are they in more than so many of the frames of any two seconds: a voice has pauses, and over
+# a minute little weight. (At no difference, for each dB.)
+_LOUD_BURST = 0.03, 0.08
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.6
 _LEAST_NEAR_ALIGNED = 0.25
@@ -43,11 +47,13 @@ _NEAR_S = 3.0
 _NEAR_COVERAGE = 0.3
 _NEAR_CORRELATION = 0.4
 _SETTLED_COVERAGE, _SETTLED_CORRELATION = 0.9, 0.7
-# The same words in another take move alike for some seconds, but either is louder here and there;
-# what is mixed in is only ever added.
-_NEAR_TORN = 0.11
-# And for some seconds a drum moves like another.
+# The same words in another take, or in another sentence, move alike for some seconds, but either is
+# louder here and there, 0.15 to 0.25 of the cells each; what is mixed in is only ever added. (Of a
+# brief stretch, of a long one.) No take keeps to another speed or pitch, at which bands do not fall
+# together. A drum moves like another for some seconds as well.
 _NEAR_LONG_S = 10.0
+_NEAR_TORN = 0.14, 0.2
+_NEAR_TORN_RETUNED = 0.2, 0.25
 _NEAR_BRIEF_SHARE = 0.45
 # Speeds closer to 1 than this many frames over the stretch cannot be told from 1.
 _SPEED_FRAMES = 2.0
@@ -55,16 +61,8 @@ _SPEED_FRAMES = 2.0
 _PART = 0.75
 # A copy inside a longer stretch that is near is a moment without the noise: factor of length.
 _MORE_IS_NEAR = 1.5
-# A stretch in common whose bands change by less than this (standard deviation over time) is the
-# background of one room or microphone: 1.2 to 2.2 dB where it was, 4.8 and more in what is shared.
-_STEADY_DB = 3.0
-# What of a file may lie outside of a stretch that is "all of it": seconds, and share of the file.
-_SPARE_S = 0.5
-_SPARE_SHARE = 0.2
-# Without sketches: windows that agree at all, that are copies, and how many there must be.
-_WINDOW_NEAR = 0.6
-_WINDOW_COPY = 0.85
-_LEAST_WINDOWS = 3
+# What another repetition of music that repeats itself may be taken for.
+_REPEATED = DuplicateKind.NEAR, DuplicateKind.OVERLAP
 # Of pitch.
 _SEMITONE = 2 ** (1 / 12)
 
@@ -95,6 +93,17 @@ class Verdict:
     speed: float
     coverage: float
     reason: str
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """By which the better of two verdicts about one pair is told.
+
+        Of music that repeats itself, the place where most of it agrees; but rather less of it that
+        agrees exactly than all of it with another verse.
+        """
+        if self.kind == DuplicateKind.NEAR:
+            return False, round(self.coverage, 1), self.score
+        return True, self.coverage / (1.05 - self.score), 0.0
 
 
 class Proposal(NamedTuple):
@@ -142,17 +151,17 @@ def judge(a: Sound, b: Sound, proposals: Iterable[Proposal]) -> Verdict | None:
         verdict = None if found is None else _judge(a, b, found)
         if found is not None and (verdict is None or verdict.kind == DuplicateKind.NEAR):
             verdict = _judge_part(a, b, proposal) or verdict
-        if verdict is not None and (best is None or _rank(verdict) > _rank(best)):
+        if verdict is not None and (best is None or verdict.rank > best.rank):
             best = verdict
         n_unrelated += found is not None and found.correlation < _UNRELATED
         if n_unrelated == _MOST_UNRELATED or (best is not None and _is_settled(best)):
             break
-    if best is not None and best.kind == DuplicateKind.NEAR and best.speed == 1.0:
-        # Another repetition would look like that: is there a place that fits as a copy does?
+    if best is not None and best.kind in _REPEATED and best.speed == 1.0:
+        # Another repetition would look like that: is there a place where more of it is a copy?
         anywhere = best_lag(a, b)
         found = None if anywhere is None else align(a, b, anywhere)
         verdict = None if found is None else _judge(a, b, found)
-        if verdict is not None and _rank(verdict) > _rank(best):
+        if verdict is not None and verdict.rank > best.rank:
             best = verdict
     return best
 
@@ -171,95 +180,13 @@ def _judge_part(a: Sound, b: Sound, proposal: Proposal) -> Verdict | None:
         return None
     lag = proposal.lag * FRAMES_PER_SECOND
     found = align(a, b, lag, within=(start, end))
-    copy = None if found is None else _copy(a, b, found)
+    copy = None if found is None else _copy(a, b, found, (start, end))
     if found is None or copy is None:
         return None
     near = compare(a, b, found, near=True)
     if near is not None and near.frames > _MORE_IS_NEAR * copy.frames and _is_near(a, b, near):
         return None
     return _describe(a, b, copy)
-
-
-def _rank(verdict: Verdict) -> tuple[bool, float, float]:
-    # Of music that repeats itself, the place where most of it agrees; but rather less of it that
-    # agrees exactly than all of it with another verse.
-    if verdict.kind == DuplicateKind.NEAR:
-        return False, round(verdict.coverage, 1), verdict.score
-    return True, verdict.coverage / (1.05 - verdict.score), 0.0
-
-
-def judge_windows(
-    a: np.ndarray,
-    b: np.ndarray,
-    a_seconds: float,
-    b_seconds: float,
-    proposals: Iterable[Proposal],
-    hop_s: float,
-) -> Verdict | None:
-    """Decide about a pair whose files are gone, by the fingerprints that ingest kept of them.
-
-    Windows half a step apart are less alike than copies are, and times are those of windows: only
-    pairs of several windows that agree closely count.
-
-    Parameters
-    ----------
-    a, b : np.ndarray [shape=(n, dim), dtype=float32]
-        Fingerprints, zero where it is silent.
-    a_seconds, b_seconds : float
-    proposals : iterable of Proposal
-    hop_s : float
-        Seconds from window to window.
-    """
-    best: Verdict | None = None
-    for proposal in proposals:
-        lag, speed = proposal.lag / hop_s, proposal.speed
-        windows = np.arange(len(a))
-        places = np.rint(lag + speed * windows).astype(int)
-        inside = (places >= 0) & (places < len(b)) & a.any(axis=1)
-        inside[inside] &= b[places[inside]].any(axis=1)
-        similarity = np.zeros(len(a))
-        similarity[inside] = np.einsum("nd,nd->n", a[inside], b[places[inside]])
-        start, end = best_stretch(np.where(inside, similarity - _WINDOW_NEAR, 0.0))
-        met = inside[start:end]
-        if met.sum() < _LEAST_WINDOWS:
-            continue
-        score = float(similarity[start:end][met].mean())
-        # A window reaches one hop beyond the start of the next.
-        length = (end - start + 1) * hop_s
-        sounding = _sounding_s(a, a_seconds, hop_s), _sounding_s(b, b_seconds, hop_s)
-        spare = sounding[0] - length, sounding[1] - length * speed
-        whole = [
-            left <= min(2 * hop_s + _SPARE_S, _SPARE_SHARE * seconds)
-            for left, seconds in zip(spare, sounding, strict=True)
-        ]
-        kind = DuplicateKind.NEAR
-        if score >= _WINDOW_COPY and speed == 1.0:
-            kind = DuplicateKind.EXCERPT if any(whole) else DuplicateKind.OVERLAP
-            kind = DuplicateKind.SAME_AUDIO if all(whole) else kind
-        a_times = start * hop_s, min(a_seconds, (end + 1) * hop_s)
-        b_start = max(0.0, (lag + speed * start) * hop_s)
-        b_end = min(b_seconds, b_start + speed * (a_times[1] - a_times[0]))
-        verdict = Verdict(
-            kind=kind,
-            score=round(min(1.0, score), 4),
-            a_start_s=round(a_times[0], 3),
-            a_end_s=round(a_times[1], 3),
-            b_start_s=round(b_start, 3),
-            b_end_s=round(b_end, 3),
-            speed=round(speed, 4),
-            coverage=round(min(1.0, length / max(hop_s, min(a_seconds, b_seconds))), 4),
-            reason=f"a file could not be read again, so by fingerprints only: {met.sum()} windows "
-            f"over {_clock(a_times[0])}-{_clock(a_times[1])}, similarity {score:.3f}",
-        )
-        if best is None or _rank(verdict) > _rank(best):
-            best = verdict
-    return best
-
-
-def _sounding_s(fingerprints: np.ndarray, seconds: float, hop_s: float) -> float:
-    # Length without the windows of silence before and after.
-    heard = np.flatnonzero(fingerprints.any(axis=1))
-    return min(seconds, (heard[-1] - heard[0] + 2) * hop_s)
 
 
 def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
@@ -274,25 +201,29 @@ def _judge(a: Sound, b: Sound, found: Alignment) -> Verdict | None:
     return _describe(a, b, agreement, near=True)
 
 
-def _copy(a: Sound, b: Sound, found: Alignment) -> Agreement | None:
+def _copy(
+    a: Sound, b: Sound, found: Alignment, within: tuple[int, int] | None = None
+) -> Agreement | None:
     if found.correlation < _LEAST_COPY_ALIGNED:
         return None
     copy = compare(a, b, found)
     if copy is None or not _is_copy(copy):
         return None
     sure = not _may_be_near(a, b) or copy.difference_db < _DOUBTFUL_DB
-    return copy if sure or _retuned(a, b, found).ratio == found.ratio else None
+    return copy if sure or _retuned(a, b, found, within).ratio == found.ratio else None
 
 
 def _may_be_near(a: Sound, b: Sound) -> bool:
     return min(a.frames, b.frames) >= _NEAR_S * FRAMES_PER_SECOND
 
 
-def _retuned(a: Sound, b: Sound, found: Alignment) -> Alignment:
+def _retuned(
+    a: Sound, b: Sound, found: Alignment, within: tuple[int, int] | None = None
+) -> Alignment:
     # The same tempo at another pitch, or the same pitch at another tempo.
     best = found
     for ratio in {1.0, found.speed, _SEMITONE, 1 / _SEMITONE} - {found.ratio}:
-        other = align(a, b, found.lag, found.speed, ratio)
+        other = align(a, b, found.lag, found.speed, ratio, within=within)
         if other is not None and other.correlation > best.correlation + 0.02:
             best = other
     return best
@@ -302,6 +233,7 @@ def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
     difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
     least, slope, most = _LOUD_FAR
+    burst = _LOUD_BURST[0] + _LOUD_BURST[1] * agreement.difference_db
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
@@ -309,20 +241,25 @@ def _is_copy(agreement: Agreement) -> bool:
         and agreement.correlation >= correlation
         and agreement.loud_share >= (_SHORT_LOUD_SHARE if short else _LOUD_SHARE)
         and agreement.loud_far <= min(most, least + slope * agreement.difference_db)
+        and agreement.loud_burst <= burst
     )
 
 
 def _is_near(a: Sound, b: Sound, agreement: Agreement) -> bool:
+    long = agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
+    torn = _NEAR_TORN_RETUNED if _is_retuned(agreement) else _NEAR_TORN
     return (
         agreement.frames >= _NEAR_S * FRAMES_PER_SECOND
-        and agreement.torn <= _NEAR_TORN
-        and (
-            agreement.share >= _NEAR_BRIEF_SHARE
-            or agreement.frames >= _NEAR_LONG_S * FRAMES_PER_SECOND
-        )
+        and agreement.torn <= torn[long]
+        and (long or agreement.share >= _NEAR_BRIEF_SHARE)
         and agreement.frames >= _NEAR_COVERAGE * min(a.frames, b.frames)
         and agreement.correlation >= _NEAR_CORRELATION
     )
+
+
+def _is_retuned(agreement: Agreement) -> bool:
+    drift = abs(agreement.alignment.speed - 1) * agreement.frames
+    return drift >= _SPEED_FRAMES or agreement.alignment.ratio != 1.0
 
 
 def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> Verdict | None:
@@ -338,7 +275,7 @@ def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> V
         lag, speed = lag + (speed - 1) * (start + end) / 2, 1.0
     spare = [a.frames - length, b.frames - length * speed]
     whole = [
-        left <= min(_SPARE_S * FRAMES_PER_SECOND, _SPARE_SHARE * sound.frames)
+        left <= min(SPARE_S * FRAMES_PER_SECOND, SPARE_SHARE * sound.frames)
         for left, sound in zip(spare, (a, b), strict=True)
     ]
     if not any(whole) and length < LEAST_OVERLAP_S * FRAMES_PER_SECOND:
@@ -351,7 +288,7 @@ def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> V
         kind = DuplicateKind.SAME_AUDIO
     elif any(whole):
         kind = DuplicateKind.EXCERPT
-    elif _is_steady(a, agreement):
+    elif a.is_steady(agreement.start, agreement.end):
         return None
     else:
         kind = DuplicateKind.OVERLAP
@@ -373,14 +310,9 @@ def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> V
     )
 
 
-def _is_steady(a: Sound, agreement: Agreement) -> bool:
-    levels = a.levels(np.arange(agreement.start, agreement.end))[:, : a.top]
-    return float(np.sqrt(levels.var(axis=0).mean())) < _STEADY_DB
-
-
 def _reason(agreement: Agreement, times: tuple[float, float], speed: float) -> str:
     parts = [
-        f"log-mel spectra agree over {_clock(times[0])}-{_clock(times[1])}",
+        f"log-mel spectra agree over {clock(times[0])}-{clock(times[1])}",
         f"differ by {agreement.difference_db:.1f} dB on average",
         f"{100 * agreement.share:.0f} % of cells within 3 dB",
         f"correlation {agreement.correlation:.3f}",
@@ -394,5 +326,6 @@ def _reason(agreement: Agreement, times: tuple[float, float], speed: float) -> s
     return ", ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as in ``1:05.20``."""
     return f"{int(seconds // 60)}:{seconds % 60:05.2f}"

@@ -58,7 +58,7 @@ _WORK = ".pairs-"
 # In the metadata of PAIRS_FILE.
 _KEY = b"earmark.pairs"
 # Changes when the same catalogs would give other pairs.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +270,10 @@ def _verified(run: Run, contents: Contents) -> Iterator[DuplicatePair]:
 
 def _pair(row: dict, a: str, b: str, turned: bool, contents: Contents) -> DuplicatePair:
     first, second = ("b", "a") if turned else ("a", "b")
+    # The last frame of a sketch reaches beyond the end of the sound.
+    a_end_s, b_end_s = (
+        min(row[f"{side}_end_s"], float(contents.seconds[row[side]])) for side in (first, second)
+    )
     return DuplicatePair(
         a=a,
         b=b,
@@ -278,9 +282,9 @@ def _pair(row: dict, a: str, b: str, turned: bool, contents: Contents) -> Duplic
         kind=DuplicateKind(row["kind"]),
         score=row["score"],
         a_start_s=row[f"{first}_start_s"],
-        a_end_s=row[f"{first}_end_s"],
+        a_end_s=a_end_s,
         b_start_s=row[f"{second}_start_s"],
-        b_end_s=row[f"{second}_end_s"],
+        b_end_s=b_end_s,
         speed=round(1 / row["speed"], 4) if turned else row["speed"],
         coverage=row["coverage"],
         reason=row["reason"],

@@ -15,6 +15,7 @@ import _dedup_chromaprint as peer
 from _dedup_scores import (
     pairs_between_sources,
     recall_by_variant,
+    repeated_pairs,
     score_pairs,
     shares_waveform,
 )
@@ -69,6 +70,22 @@ def test_scores_of_right_wrong_and_missing_pairs(tmp_path: Path) -> None:
     assert [found.is_natural for found in between] == [False]
     variants = recall_by_variant([plant("identical"), b], [])
     assert variants["excerpt"] == {"n": 1, "right kind": 0.0, "any kind": 0.0}
+
+
+def test_music_that_repeats_itself_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    bar = load_audio(TRACKS / "palace.ogg", SAMPLE_RATE)[: 4 * SAMPLE_RATE]
+    other = load_audio(TRACKS / "hacienda.mp3", SAMPLE_RATE)[: 4 * SAMPLE_RATE]
+    plants = []
+    for number, samples in enumerate([bar, bar / 2, other]):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, samples, SAMPLE_RATE)
+        plants.append(Plant(str(path), "song", str(number), 4.0 * number, 4.0 * number + 4.0))
+    pairs = [(plants[0], plants[1]), (plants[0], plants[2])]
+    rows = [{**row(a, b, DuplicateKind.SAME_AUDIO, 0.0, 0.0), "a_end_s": 4.0} for a, b in pairs]
+    repeated = repeated_pairs(plants, rows)
+    assert repeated == {(plants[0].uri, plants[1].uri)}
+    scores = score_pairs(plants, rows, set(), [], repeated)
+    assert scores["same-audio"]["reported"] == 1
 
 
 def test_the_oracle_knows_copies_from_look_alikes(tmp_path: Path) -> None:

@@ -74,6 +74,52 @@ def test_copies_meet_and_strangers_do_not(tmp_path: Path) -> None:
     assert ("blip", "whole") in pairs
 
 
+def test_short_sounds_that_begin_together_are_alike_all_along(tmp_path: Path) -> None:
+    # One window that is very like another of a stranger is found among many short sounds.
+    rng = np.random.default_rng(0)
+    word = Sound(1, 2.0).reference()[:3]
+    catalog = empty_catalog(tmp_path / "c")
+
+    def like(*cosines: float) -> np.ndarray:
+        each = zip(np.split(word, 3), cosines, strict=True)
+        return np.concatenate([noisy(window, cosine, rng) for window, cosine in each])
+
+    silence = np.zeros((1, word.shape[1]), word.dtype)
+    inside = [Sound(2, 4.0).reference(), like(0.9, 0.75, 0.6), Sound(3, 4.0).reference()]
+    recordings = [
+        Recorded("word", word),
+        Recorded("copy", like(0.95, 0.85, 0.85)),
+        Recorded("pause", np.concatenate([like(0.95, 0.9, 0.9)[:2], silence])),
+        Recorded("stranger", like(0.95, 0.7, 0.6)),
+        Recorded("sentence", np.concatenate(inside)),
+    ]
+    add_recordings(catalog, recordings)
+    pairs = best(*look_up(catalog))
+    assert {b for a, b in pairs if a == "word"} == {"copy", "pause", "sentence"}
+    assert {a for a, b in pairs if b == "word"} == {"copy", "pause", "sentence"}
+
+
+def test_moments_that_are_alike_here_and_there_in_minutes_are_chance(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    music = Sound(1, 50.0).reference()
+    catalog = empty_catalog(tmp_path / "c")
+    chance, shared = Sound(2, 50.0).reference(), Sound(3, 50.0).reference()
+    chance[4:80:20] = noisy(music[4:80:20], 0.95, rng)
+    shared[30:50] = noisy(music[30:50], 0.8, rng)
+    noise = noisy(music, 0.65, rng)
+    add_recordings(
+        catalog,
+        [
+            Recorded("music", music),
+            Recorded("chance", chance),
+            Recorded("shared", shared),
+            Recorded("noise", noise),
+        ],
+    )
+    pairs = best(*look_up(catalog))
+    assert {b for a, b in pairs if a == "music"} == {"shared", "noise"}
+
+
 def test_only_what_crosses_two_groups_is_looked_up(tmp_path: Path) -> None:
     sound = Sound(1, 10.0).reference()
     catalogs = [empty_catalog(tmp_path / name) for name in "ab"]

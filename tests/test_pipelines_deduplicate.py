@@ -46,7 +46,7 @@ def kinds(out: Path) -> dict[tuple[str, str], str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve files: music and a word in several forms, and what must not be paired."""
+    """Fourteen files: music and a word in several forms, and what must not be paired."""
     folder = tmp_path_factory.mktemp("audio")
     music = load_audio(TRACKS / "palace.ogg", SAMPLE_RATE)[: 16 * SAMPLE_RATE]
     other = load_audio(TRACKS / "hacienda.mp3", SAMPLE_RATE)[: 12 * SAMPLE_RATE]
@@ -65,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     t = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
     write(folder / "a" / "tone.wav", 0.3 * np.sin(2 * np.pi * 440 * t))
     write(folder / "b" / "tone-soft.wav", 0.1 * np.sin(2 * np.pi * 440 * t))
+    write(folder / "b" / "tone-alone.wav", 0.3 * np.sin(2 * np.pi * 3100 * t))
     write(folder / "b" / "silence.wav", np.zeros(SAMPLE_RATE))
     (folder / "b" / "broken.wav").write_bytes(b"no audio at all")
     return folder
@@ -120,7 +121,11 @@ def test_times_are_those_of_the_shared_stretch(found: Path) -> None:
     overlap = pairs["other.wav", "overlap.wav"]
     assert (overlap["b_start_s"], overlap["b_end_s"]) == pytest.approx((6, 10), abs=0.3)
     assert overlap["coverage"] == pytest.approx(0.4, abs=0.05)
-    assert pairs["music.wav", "coded.flac"]["reason"].count("gain -10") == 1
+    whole = pairs["music.wav", "coded.flac"]
+    assert whole["reason"].count("gain -10") == 1
+    # No frame reaches beyond the end of a file.
+    assert whole["a_end_s"] == 16.0
+    assert all(row[end] <= 16.0 for row in rows for end in ("a_end_s", "b_end_s"))
 
 
 def test_files_that_are_not_compared_are_listed(found: Path) -> None:
@@ -132,6 +137,7 @@ def test_files_that_are_not_compared_are_listed(found: Path) -> None:
         "silence.wav": "silent",
         "tone.wav": "constant tone",
         "tone-soft.wav": "constant tone",
+        "tone-alone.wav": "constant tone",
     }
 
 
@@ -191,7 +197,7 @@ def test_only_the_kinds_asked_for(catalog: Path, tmp_path: Path) -> None:
     summary = find([catalog], tmp_path, kinds=(DuplicateKind.IDENTICAL,))
     assert kinds(tmp_path) == {("music.wav", "twin.wav"): "identical"}
     assert summary.n_pairs == {"identical": 1}
-    assert summary.n_files == 13
+    assert summary.n_files == 14
 
 
 @pytest.fixture

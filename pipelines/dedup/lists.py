@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.dedup.results import Results
 FORMATS = ("jsonl", "csv", "parquet")
 SUMMARY_FILE = "summary.json"
 PAIRS_FILE = "pairs.parquet"
+_ROWS_AT_ONCE = 1 << 14
 
 _PAIR_FIELDS = (
     "a", "b", "kind", "score", "a_start_s", "a_end_s", "b_start_s", "b_end_s", "speed",
@@ -76,16 +78,16 @@ def write_lists(results: Results, out: Path, list_format: str = "jsonl") -> list
     paths : list of Path
         The summary last.
     """
-    pairs = [pair.to_dict() for pair in results.pairs]
     clusters = [choice.cluster.to_dict() for choice in results.choices]
     paths = [
         _write(out / "pairs.jsonl", map(pair_line, results.pairs), PAIRS),
-        _write(out / PAIRS_FILE, pairs, PAIRS),
+        _write(out / PAIRS_FILE, map(DuplicatePair.to_dict, results.pairs), PAIRS),
         _write(out / "clusters.jsonl", clusters, CLUSTERS),
         _write(out / "clusters.parquet", clusters, CLUSTERS),
     ]
     if list_format == "csv":
         members = [{**row, "members": json.dumps(row["members"])} for row in clusters]
+        pairs = map(DuplicatePair.to_dict, results.pairs)
         paths.append(_write(out / "pairs.csv", pairs, PAIRS))
         paths.append(_write(out / "clusters.csv", members, CLUSTERS))
     lists: list[tuple[str, list[Mapping[str, Any]], pa.Schema]] = [
@@ -148,19 +150,23 @@ def _conflicts(results: Results) -> list[Mapping[str, Any]]:
 def _write(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Path:
     with write_atomically(path) as file:
         if path.suffix == ".parquet":
-            table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
-            pq.write_table(table, file, compression="zstd")
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+                for some in _batches(rows):
+                    writer.write_table(pa.Table.from_pylist([dict(r) for r in some], schema))
         elif path.suffix == ".csv":
-            file.write(_csv(rows, schema.names).encode("utf-8", "surrogatepass"))
+            text = io.TextIOWrapper(file, "utf-8", "surrogatepass", newline="")
+            lines = csv.DictWriter(text, schema.names)
+            lines.writeheader()
+            lines.writerows(rows)
+            text.detach()
         else:
             for row in rows:
                 file.write(json.dumps(row).encode() + b"\n")
     return path
 
 
-def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    # Of millions of rows not all at a time are in memory.
+    iterator = iter(rows)
+    while some := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
+        yield some

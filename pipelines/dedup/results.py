@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from index.schema import PAIRS, DuplicateCluster, DuplicateKind, DuplicatePair
 
 # Share of both files that a pair ``near`` must cover to make a cluster.
 _NEAR_COVERAGE = 0.8
+_ROWS_AT_ONCE = 1 << 14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +181,12 @@ def read_pairs(path: Path) -> list[DuplicatePair]:
         If it is missing or damaged.
     """
     try:
-        rows = pq.read_table(path, schema=PAIRS).to_pylist()
+        table = pq.read_table(path, schema=PAIRS)
     except FileNotFoundError:
         raise EarmarkError(f"{path} is missing: run 'earmark dedup' first") from None
     except (OSError, ValueError) as error:
         raise EarmarkError(f"{path} is damaged: {error}") from None
+    rows = (row for batch in table.to_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
     return [_pair(row) for row in rows]
 
 
@@ -193,7 +196,9 @@ def _pair(row: dict[str, Any]) -> DuplicatePair:
         for name, value in row.items()
         if isinstance(value, float)
     }
-    return DuplicatePair(**{**row, **rounded, "kind": DuplicateKind(row["kind"])})
+    # A file that is in many pairs has its name in memory once.
+    names = {name: sys.intern(row[name]) for name in ("a", "b", "a_id", "b_id")}
+    return DuplicatePair(**{**row, **rounded, **names, "kind": DuplicateKind(row["kind"])})
 
 
 def assemble(

@@ -29,7 +29,8 @@ from index.contents import Contents
 from index.search import FingerprintIndex
 from index.sound import Sound
 from index.storage import write_atomically
-from index.verdict import Proposal, Verdict, judge, judge_windows
+from index.verdict import Proposal, Verdict, judge
+from index.verdict_windows import judge_windows
 from pipelines.inputs import open_input
 from pipelines.pairs.sketches import (
     SHARD_SKETCHES,
