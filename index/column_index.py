@@ -107,8 +107,9 @@ class ColumnInfo:
 
 
 def default_column(catalog: Catalog) -> str:
-    """The column that kinds of sound are looked for in: ``event`` where there is one."""
-    return "event" if "event" in stored_columns(catalog) else "latent"
+    """The column that kinds of sound are looked for in: the first of event, latent, fingerprint."""
+    stored = stored_columns(catalog)
+    return next(name for name in ("event", "latent", "fingerprint") if name in stored)
 
 
 class ColumnIndex:

@@ -29,7 +29,10 @@ from index.windows import read_spans
 FOLDER = "columns"
 
 BASE = {"fingerprint": "fingerprint", "latent": "latent", "vae": "latent"}
-"""Columns that stand in the windows themselves, by each name that they go by."""
+"""Columns that stand in the windows themselves, by each name that they go by.
+
+A catalog that was made without latents has none there; added later, they are a further column.
+"""
 
 _ABOUT_WINDOWS = ("recording_id", "start_sample", "peak_db")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -45,11 +48,14 @@ def stored_columns(catalog: Catalog) -> dict[str, EncoderInfo]:
     Returns
     -------
     columns : dict of EncoderInfo
-        ``"fingerprint"``, ``"latent"`` (also addressed as ``"vae"``), then further ones such as
-        ``"event"``.
+        ``"fingerprint"``, ``"latent"`` (also addressed as ``"vae"``) if it is stored, then further
+        ones such as ``"event"``.
     """
     config = catalog.config
-    return {"fingerprint": config.fingerprint, "latent": config.latent, **config.columns}
+    base = {"fingerprint": config.fingerprint}
+    if config.latent is not None:
+        base["latent"] = config.latent
+    return {**base, **config.columns}
 
 
 def find_column(catalog: Catalog, column: str) -> tuple[str, EncoderInfo]:
@@ -122,7 +128,7 @@ def read_part(
         Rows in memory at a time, and at most in a batch.
     """
     config, windows = catalog.config, catalog.path / "windows" / part
-    if name in BASE:
+    if name not in config.columns:
         columns = [*_ABOUT_WINDOWS, name]
         for batch in read_spans(windows, spans, columns, batch_size, config.windows_schema):
             yield batch.rename_columns([*_ABOUT_WINDOWS, "embedding"])
@@ -187,7 +193,8 @@ def add_columns(catalog: Catalog, columns: dict[str, EncoderInfo]) -> Catalog:
         If a name cannot be one, or a column of that name was made by another encoder.
     """
     for name, info in columns.items():
-        check_name(name)
+        if name != "latent" or catalog.config.latent is not None:
+            check_name(name)
         known = catalog.config.columns.get(name, info)
         if (known.sha256, known.precision) != (info.sha256, info.precision):
             raise CatalogError(

@@ -97,7 +97,7 @@ def prepare_catalog(items: Sequence[Item], split: str, cache: Path, bundles: Bun
         file.write(content)
     options = IngestOptions(
         bundles.fingerprint, bundles.vae, bundles.precision, build_index=False,
-        encoders=f"event={bundles.event}",
+        encoders=f"fingerprint,vae,event={bundles.event}",
     )  # fmt: skip
     ingest([str(manifest)], folder, options)
     return Catalog.open(folder)
