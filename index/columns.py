@@ -81,6 +81,7 @@ def iter_embeddings(
     column: str,
     batch_size: int = 4096,
     recordings: pa.Table | None = None,
+    mfcc: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows of ``catalog.indexed_recordings()``.
 
@@ -93,13 +94,15 @@ def iter_embeddings(
         Rows in memory at a time, and at most in a batch.
     recordings : pa.Table, optional
         Only of these rows of it, in its order. [default: of all]
+    mfcc : bool
+        Whether the MFCC summaries are wanted too.
 
     Yields
     ------
     batch : pa.RecordBatch
-        recording_id, start_sample, peak_db and ``embedding``, FixedSizeList[dim] of float32, in
-        the order of ``catalog.iter_windows()``. A window whose file was gone when the column was
-        added has an embedding of zeros, which is similar to nothing.
+        recording_id, start_sample, peak_db, perhaps mfcc, and ``embedding``, FixedSizeList[dim] of
+        float32, in the order of ``catalog.iter_windows()``. A window whose file was gone when the
+        column was added has an embedding of zeros, which is similar to nothing.
 
     Raises
     ------
@@ -108,11 +111,16 @@ def iter_embeddings(
     """
     name, _ = find_column(catalog, column)
     for part, spans in catalog.window_spans(recordings):
-        yield from read_part(catalog, name, part, spans, batch_size)
+        yield from read_part(catalog, name, part, spans, batch_size, mfcc)
 
 
 def read_part(
-    catalog: Catalog, name: str, part: str, spans: list[tuple[int, int]], batch_size: int = 4096
+    catalog: Catalog,
+    name: str,
+    part: str,
+    spans: list[tuple[int, int]],
+    batch_size: int = 4096,
+    mfcc: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows in one part, as :func:`iter_embeddings` gives them.
 
@@ -126,12 +134,14 @@ def read_part(
         Its rows that count, from ``catalog.window_spans()``.
     batch_size : int
         Rows in memory at a time, and at most in a batch.
+    mfcc : bool
+        Whether the MFCC summaries are wanted too.
     """
     config, windows = catalog.config, catalog.path / "windows" / part
+    about = [*_ABOUT_WINDOWS, "mfcc"] if mfcc else list(_ABOUT_WINDOWS)
     if name not in config.columns:
-        columns = [*_ABOUT_WINDOWS, name]
-        for batch in read_spans(windows, spans, columns, batch_size, config.windows_schema):
-            yield batch.rename_columns([*_ABOUT_WINDOWS, "embedding"])
+        for batch in read_spans(windows, spans, [*about, name], batch_size, config.windows_schema):
+            yield batch.rename_columns([*about, "embedding"])
         return
     path = catalog.path / FOLDER / name / part
     if not path.exists():
@@ -139,12 +149,10 @@ def read_part(
             f"column {name!r} of {catalog.path} is incomplete: complete it with "
             f"'earmark ingest --encoders {name} --catalog {catalog.path}'"
         )
-    about = read_spans(windows, spans, _ABOUT_WINDOWS, batch_size, config.windows_schema)
+    left_rows = read_spans(windows, spans, about, batch_size, config.windows_schema)
     vectors = read_spans(path, spans, ["embedding"], batch_size, config.column_schema(name))
-    for left, right in side_by_side(about, vectors):
-        yield pa.RecordBatch.from_arrays(
-            [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
-        )
+    for left, right in side_by_side(left_rows, vectors):
+        yield pa.RecordBatch.from_arrays([*left.columns, *right.columns], [*about, "embedding"])
 
 
 def missing_parts(catalog: Catalog, name: str) -> list[str]:

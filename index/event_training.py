@@ -14,10 +14,10 @@ import scipy.special
 
 from encoders.bundle import unit_vectors
 from encoders.features import FeatureSpec
-from index.column_index import Scaling
 from index.config import EncoderInfo
 from index.event_examples import TrainingSet
 from index.event_model import EventClass, EventModel, nearest
+from index.scaling import Scaling
 
 LINEAR_FROM = 5
 """A class with so many examples, those counted that were judged not to be of it, gets a linear

@@ -18,13 +18,13 @@ from encoders.corpus import Item, PcmCache
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
 from index.clips import ClipEncoder
-from index.column_index import Scaling
 from index.config import EncoderInfo
 from index.event_detector import CLIP, EventDetector
 from index.event_mixtures import mixture_set
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions
 from index.event_training import fit_events
+from index.scaling import Scaling
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.detection_metrics import (
     DetectionFigures,
