@@ -33,7 +33,9 @@ _NEGATIVE_WEIGHT = 4.0
 _UNTRIED = (-4.5, 1.5, 0.0)
 _UNTRIED_LINEAR = (-4.5, 0.75, 0.75)
 # Until so many windows have been tried, these are what calibration is drawn to.
-_TRUST = 40.0
+_TRUST = 4.0
+# And until so many, to both kinds of evidence weighing the same, which is best for new sounds.
+_TRUST_BOTH = 200.0
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
 # Of other windows at most this share may pass, or this share of as many as are of the class,
 # however many more of the class would be found.
@@ -312,13 +314,15 @@ def _calibrate(
     weight = weights[taken] / weights.sum()
     inputs = np.stack([np.ones(int(taken.sum())), near[:, classes][taken], head[:, classes][taken]])
     signs = np.where(right[taken], 1.0, -1.0)
-    trust = _TRUST / int(right.sum())
+    n_right, difference = int(right.sum()), np.array([0.0, 1.0, -1.0])
+    trust, trust_both = _TRUST / n_right, _TRUST_BOTH / n_right if prior[2] else 0.0
 
     def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         margins = signs * (coefficients @ inputs)
         loss = float(weight @ np.logaddexp(0.0, -margins))
         gradient = -(inputs @ (weight * signs * scipy.special.expit(-margins)))
         pull = trust * (coefficients - prior)
+        pull += trust_both * float(difference @ (coefficients - prior)) * difference
         return loss + 0.5 * float(pull @ (coefficients - prior)), gradient + pull
 
     found = scipy.optimize.minimize(
