@@ -151,7 +151,7 @@ class EventDetector:
         onset = (first + _ONSET) * self.frame_s if first else 0.0
         return min(onset, seconds), min((last + _OFFSET) * self.frame_s, seconds)
 
-    def frame_scores(self, frames: np.ndarray) -> np.ndarray:
+    def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
         """Scores of the frames of a clip [shape=(n_frames, n_classes)].
 
         Those of the likest class of each segment, all through it.
@@ -160,13 +160,15 @@ class EventDetector:
         ----------
         frames : np.ndarray [shape=(n_frames, n_mels)]
             Log-mel, dB.
+        every_class : bool
+            Those of the other classes as well, for who looks at all thresholds.
         """
         scores = np.zeros((len(frames), len(self.model.classes)))
         segments = find_segments(frames, self.spec)
         for segment, values in zip(segments, self.segment_scores(frames, segments), strict=True):
-            best = int(np.argmax(values))
-            inside = scores[segment.first : segment.end, best]
-            np.maximum(inside, values[best], out=inside)
+            told = slice(None) if every_class else int(np.argmax(values))
+            inside = scores[segment.first : segment.end, told]
+            np.maximum(inside, values[told], out=inside)
         return scores
 
     def segment_scores(self, frames: np.ndarray, segments: list[Segment]) -> np.ndarray:

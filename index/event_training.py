@@ -37,6 +37,7 @@ _TRUST = 4.0
 # And until so many, to both kinds of evidence weighing the same, which is best for new sounds.
 _TRUST_BOTH = 200.0
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
+_TOGETHER = np.linspace(0.05, 0.98, 94)
 # Of other windows at most this share may pass, or this share of as many as are of the class,
 # however many more of the class would be found.
 _FALSE_ACCEPTS = 0.005
@@ -105,12 +106,17 @@ def fit_events(
     heads = fit_heads(data.vectors, data.targets, data.examples)
     heads[~linear] = 0.0
     classes = []
+    together = _choose_together(near, head, positive, calibrations[True]) if data.segments else []
     for c, name in enumerate(data.names):
         calibration = calibrations[bool(linear[c])]
         constant, by_near, by_head = calibration
         tried = trusted[:, c] & np.isfinite(near[:, c]) & np.isfinite(head[:, c])
         scores = scipy.special.expit(constant + by_near * near[tried, c] + by_head * head[tried, c])
-        figures = _choose(scores, positive[tried, c]) if n_examples[c] >= _ENOUGH_TO_CHOOSE else {}
+        if data.segments:
+            figures = together[c]
+        else:
+            enough = n_examples[c] >= _ENOUGH_TO_CHOOSE
+            figures = _choose(scores, positive[tried, c]) if enough else {}
         classes.append(
             EventClass(
                 name,
@@ -335,6 +341,33 @@ def _calibrate(
     )
     constant, by_near, by_head = (round(float(v), 4) for v in found.x)
     return constant, by_near, by_head
+
+
+def _choose_together(
+    near: np.ndarray, head: np.ndarray, positive: np.ndarray,
+    calibration: tuple[float, float, float],
+) -> list[dict[str, float]]:  # fmt: skip
+    # One threshold for all classes, that of the best mean F1 if a segment is what it is likest to.
+    # One for each, fitted to few sounds, does worse with others.
+    constant, by_near, by_head = calibration
+    scores = np.nan_to_num(scipy.special.expit(constant + by_near * near + by_head * head))
+    likest = scores >= scores.max(axis=1, keepdims=True)
+    n_positive = positive.sum(axis=0)
+    tried = []
+    for threshold in _TOGETHER:
+        found = likest & (scores >= threshold)
+        hits, n_found = (found & positive).sum(axis=0), found.sum(axis=0)
+        tried.append((2 * hits / np.maximum(n_found + n_positive, 1), hits, n_found))
+    best = int(np.argmax([f1.mean() for f1, *_ in tried]))
+    return [
+        {
+            "threshold": round(float(_TOGETHER[best]), 3),
+            "precision": round(float(hits / max(1, n_found)), 3),
+            "recall": round(float(hits / max(1, n)), 3),
+            "f1": round(float(f1), 3),
+        }
+        for f1, hits, n_found, n in zip(*tried[best], n_positive, strict=True)
+    ]
 
 
 def _choose(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:

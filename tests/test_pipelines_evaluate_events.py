@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from click.testing import CliRunner
 from conftest import ROOT
 from ingest_helpers import FINGERPRINT, VAE
 
+from encoders.bundle import write_likeness
 from encoders.corpus import read_corpus
+from encoders.decision import fit_likeness
 from encoders.errors import EarmarkError
 from index.similar import SimilarSounds
 from pipelines.commands.evaluate import command
@@ -21,6 +25,9 @@ from pipelines.evaluate_events.few_shot import LEARNED
 from pipelines.evaluate_events.parts import Context, Options
 from pipelines.evaluate_events.retrieval import SIMILAR, similarities
 from pipelines.evaluate_events.sounds import BASELINE, Bundles, pool, prepare_catalog
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from likeness import calibration_error, found_pairs
 
 EVENT = str(ROOT / "tests" / "data" / "bundles" / "event")
 # Detection has tests of its own, and needs more than this corpus has.
@@ -116,6 +123,29 @@ def test_similarities_are_those_of_the_command(corpus: Path, tmp_path: Path) -> 
         expected = {uri: c for uri, c in zip(uris, cosines[number], strict=True) if c > 0.01}
         found = {event.reference: event.score for event in events}
         assert {uri: found[uri] for uri in expected} == pytest.approx(expected, abs=2e-3)
+
+
+def test_scores_are_probabilities_if_the_encoder_is_calibrated(
+    corpus: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(EVENT, tmp_path / "event")
+    items = read_corpus(corpus)
+    catalog = prepare_catalog(items, "dev", tmp_path, Bundles(str(bundle), FINGERPRINT, VAE))
+    clip = catalog.indexed_recordings()["uri"][0].as_py()
+    cosines = SimilarSounds(catalog, "event", bundle).find(clip)
+    found, same = found_pairs(catalog, str(bundle))
+    assert len(found) == len(same)
+    # Hums, hisses and clicks from two sources: four of each in the other one.
+    assert len(found) == 24 * 10
+    likeness = fit_likeness(found[same], found[~same])
+    write_likeness(bundle, likeness)
+    scores = SimilarSounds(catalog, "event", bundle).find(clip)
+    assert [e.reference for e in scores] == [e.reference for e in cosines]
+    for calibrated, plain in zip(scores, cosines, strict=True):
+        assert calibrated.score == pytest.approx(likeness(plain.score), abs=2e-3)
+    chances = np.array([likeness(float(cosine)) for cosine in found])
+    assert chances.mean() == pytest.approx(same.mean(), abs=0.05)
+    assert calibration_error(chances, same) < 0.2
 
 
 def test_silence_does_not_count_in_the_mean() -> None:
