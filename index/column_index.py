@@ -2,7 +2,7 @@
 
 ::
 
-    CATALOG/index-<column>/<content key>/
+    CATALOG/index-<column>/<content key>-<layout>/
         index.json       which encoder, how embeddings became unit vectors, FAISS factory, sizes
         rows.parquet     index.schema.ROWS: which rows belong to which recording
         vectors.npy      the unit vectors, float16, memory-mapped
@@ -40,6 +40,8 @@ Progress = Callable[[int, int], None]
 _PROBED_SHARE = 128
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
+# What vectors hold; an index of another layout is built again. 2: MFCCs beside the embedding.
+_LAYOUT = 2
 
 # Its type stubs know no parameters of a search.
 _untyped: Any = faiss
@@ -136,10 +138,10 @@ class ColumnIndex:
             If there is no such column, or the index has to be built and cannot be written.
         """
         name, encoder = find_column(catalog, column or default_column(catalog))
-        folder = catalog.path / f"index-{name}" / catalog.content_key
+        folder = _folder(catalog, name)
         if not folder.is_dir():
             with catalog.writer_lock():
-                folder = catalog.path / f"index-{name}" / catalog.content_key
+                folder = _folder(catalog, name)
                 if not folder.is_dir():
                     _build(catalog, name, encoder, folder, progress)
         index = cls(folder)
@@ -205,6 +207,10 @@ class ColumnIndex:
         rows : np.ndarray of bool [shape=(n_rows,)]
         """
         return np.repeat(recordings, self.n_rows)
+
+
+def _folder(catalog: Catalog, column: str) -> Path:
+    return catalog.path / f"index-{column}" / f"{catalog.content_key}-{_LAYOUT}"
 
 
 def _build(
