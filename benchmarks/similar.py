@@ -50,8 +50,8 @@ def write_many(source: Catalog, column: str, n_windows: int, folder: Path, seed:
         for number in range(n_recordings):
             vectors = base[rng.integers(len(base), size=_ROWS_PER_RECORDING)]
             noise = rng.normal(size=vectors.shape).astype(np.float32) / vectors.shape[1] ** 0.5
-            rows = (vectors + _SPREAD * noise) * scaling.deviation + scaling.mean
-            stored = {index.info.column: rows[:, : scaling.dim], "mfcc": rows[:, scaling.dim :]}
+            raw = (vectors + _SPREAD * noise) * scaling.deviation + scaling.mean
+            stored = {index.info.column: raw[:, : scaling.dim], "mfcc": raw[:, scaling.dim :]}
             writer.write_windows(_batch(config, stored, f"{number:032x}"))
             rows.append(_row(config.spec, number))
         name = part_name(catalog.next_run(), config, ["benchmark", n_windows, seed])
