@@ -2,7 +2,8 @@
 
 Standardises MFCCs by the windows of train, and fits how likely a sound that is found is of the
 query's kind, on the ten best recordings of other sources, by the search itself; then says how true
-that is on dev. ``--write`` stores both: in ``encoders/data/mfcc.json`` and in the bundle.
+that is on dev. ``--write`` stores both: in ``encoders/data/mfcc.json``, and in the bundle; of an encoder of your own
+only the latter.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def calibration_error(scores: np.ndarray, same: np.ndarray) -> float:
 def main(corpus: Path, encoder: str, write: bool, cache: Path, json_path: Path | None) -> None:
     items, bundles = read_corpus(corpus), Bundles(encoder)
     train, dev = (prepare_catalog(items, split, cache, bundles) for split in ("train", "dev"))
-    if write:
+    # What is usual is the same for all encoders.
+    if write and encoder == "event":
         MFCC.write_text(json.dumps(usual_mfcc(train), indent=1) + "\n", encoding="utf-8")
     cosines, same = found_pairs(train, encoder)
     likeness = fit_likeness(cosines[same], cosines[~same])
