@@ -2,8 +2,8 @@
 
 Standardises MFCCs by the windows of train, and fits how likely a sound that is found is of the
 query's kind, on the ten best recordings of other sources, by the search itself; then says how true
-that is on dev. ``--write`` stores both: in ``encoders/data/mfcc.json``, and in the bundle; of an encoder of your own
-only the latter.
+that is on dev. ``--write`` stores both: in ``encoders/data/mfcc.json``, and in the bundle; of an
+encoder of your own only the latter.
 """
 
 from __future__ import annotations
