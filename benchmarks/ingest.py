@@ -222,7 +222,8 @@ def stages(paths: Sequence[Path], options: IngestOptions) -> dict[str, float]:
             blocks = drawn("decode", stream.blocks())
             for _, windows in drawn("features", stream_windows(blocks, spec)):
                 timed("fingerprint", encoders.fingerprint.encode, windows)
-                timed("latent", encoders.vae.encode, windows)
+                if encoders.vae is not None:
+                    timed("latent", encoders.vae.encode, windows)
                 timed("MFCC summary", mfcc_summary, windows, spec)
     # Blocks are decoded while windows are drawn.
     taken["features"] -= taken["decode"]

@@ -50,16 +50,17 @@ def write_many(source: Catalog, column: str, n_windows: int, folder: Path, seed:
         for number in range(n_recordings):
             vectors = base[rng.integers(len(base), size=_ROWS_PER_RECORDING)]
             noise = rng.normal(size=vectors.shape).astype(np.float32) / vectors.shape[1] ** 0.5
-            vectors = (vectors + _SPREAD * noise) * scaling.deviation + scaling.mean
-            writer.write_windows(_batch(config, index.info.column, f"{number:032x}", vectors))
+            raw = (vectors + _SPREAD * noise) * scaling.deviation + scaling.mean
+            stored = {index.info.column: raw[:, : scaling.dim], "mfcc": raw[:, scaling.dim :]}
+            writer.write_windows(_batch(config, stored, f"{number:032x}"))
             rows.append(_row(config.spec, number))
         name = part_name(catalog.next_run(), config, ["benchmark", n_windows, seed])
         writer.commit(name, pa.Table.from_pylist(rows, schema=config.recordings_schema))
     return catalog
 
 
-def _batch(config: CatalogConfig, column: str, name: str, vectors: np.ndarray) -> pa.RecordBatch:
-    n, schema = len(vectors), config.windows_schema
+def _batch(config: CatalogConfig, stored: dict[str, np.ndarray], name: str) -> pa.RecordBatch:
+    n, schema = _ROWS_PER_RECORDING, config.windows_schema
     arrays = []
     for field in schema:
         if field.name == "recording_id":
@@ -70,7 +71,8 @@ def _batch(config: CatalogConfig, column: str, name: str, vectors: np.ndarray) -
             arrays.append(pa.array(np.zeros(n, np.float32)))
         else:
             width = field.type.list_size
-            values = vectors if field.name == column else np.zeros((n, width), np.float32)
+            values = stored.get(field.name, np.empty(0))
+            values = values if values.size else np.zeros((n, width), np.float32)
             flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, width))
     return pa.RecordBatch.from_arrays(

@@ -26,7 +26,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from encoders.decision import Decision
+from encoders.decision import Decision, Likeness
 from encoders.errors import BundleError
 from encoders.features import FeatureSpec
 from encoders.levels import input_from_dict
@@ -190,6 +190,8 @@ class Bundle:
     calibration : Calibration
     decision : Decision or None
         When two fingerprints are of the same sound, if that was calibrated.
+    likeness : Likeness or None
+        When two sounds are of the same kind, if that was.
     """
 
     def __init__(self, folder: Path, precision: Precision = "int8") -> None:
@@ -206,6 +208,8 @@ class Bundle:
             self.calibration = Calibration.from_dict(meta.get("calibration", {}))
             decision = meta.get("decision")
             self.decision = Decision(**decision) if decision is not None else None
+            likeness = meta.get("likeness")
+            self.likeness = Likeness(**likeness) if likeness is not None else None
             self.sha256 = bundle_hash(meta)
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
@@ -315,6 +319,11 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 def write_decision(folder: Path, decision: Decision) -> None:
     """Store when two fingerprints are of the same sound; the bundle's hash stays."""
     _replace_meta(folder, _read_meta(folder) | {"decision": dataclasses.asdict(decision)})
+
+
+def write_likeness(folder: Path, likeness: Likeness) -> None:
+    """Store when two sounds are of the same kind; the bundle's hash stays."""
+    _replace_meta(folder, _read_meta(folder) | {"likeness": dataclasses.asdict(likeness)})
 
 
 def _replace_meta(folder: Path, content: dict[str, Any]) -> None:

@@ -88,6 +88,38 @@ class Decision:
         return self.compare(a, b) >= (self.strict_threshold if strict else self.threshold)
 
 
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """What a cosine between sounds means: how likely they are of the same kind.
+
+    Parameters
+    ----------
+    scale, bias : float
+        ``sigmoid(scale * cosine + bias)`` is the share of sounds of the query's kind among the
+        first ten that are found and are that near.
+    """
+
+    scale: float
+    bias: float
+
+    def __call__(self, cosine: float) -> float:
+        """Probability, 0 to 1."""
+        return float(scipy.special.expit(self.scale * cosine + self.bias))
+
+
+def fit_likeness(same: np.ndarray, different: np.ndarray) -> Likeness:
+    """Calibrate cosines of what was found, right and wrong, as often as they come.
+
+    Parameters
+    ----------
+    same, different : np.ndarray [shape=(n_same,)], [shape=(n_different,)]
+        Cosines.
+    """
+    scale, bias = fit_logistic(same, different)
+    odds = len(same) / len(different)
+    return Likeness(round(scale, 4), round(bias + float(np.log(odds)), 4))
+
+
 def fit_decision(
     similarity: str,
     same: np.ndarray,

@@ -13,8 +13,9 @@ import numpy as np
 from encoders.audio import load_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import AudioError, BundleError
-from encoders.features import SILENCE_DB, cut_windows, log_mel
+from encoders.features import SILENCE_DB, cut_windows, log_mel, mfcc_summary
 from index.config import EncoderInfo
+from index.scaling import Scaling
 
 MIN_SECONDS = 0.05
 """Shorter clips hold too little sound to say what kind it is; from 0.2 s it can be told well."""
@@ -32,13 +33,21 @@ class ClipWindows:
         Where each begins, s; before 0 where a clip is shorter than a window.
     embeddings : np.ndarray [shape=(n, dim), dtype=float32]
         Zero where the clip is silent.
-    peaks_db : np.ndarray [shape=(n,)]
-        Loudest mel band of each, dB re full scale.
+    mfcc : np.ndarray [shape=(n, 2 * n_mfcc), dtype=float32]
+        Their means and deviations.
+    levels_db : np.ndarray [shape=(n,)]
+        Mean power of each, dB re full scale.
     """
 
     starts: np.ndarray
     embeddings: np.ndarray
-    peaks_db: np.ndarray
+    mfcc: np.ndarray
+    levels_db: np.ndarray
+
+    def rows(self, scaling: Scaling) -> np.ndarray:
+        """What a scaling takes [shape=(n, scaling.width)]."""
+        parts = [self.embeddings, self.mfcc] if scaling.takes_mfcc else [self.embeddings]
+        return np.concatenate(parts, axis=1)
 
 
 class ClipEncoder:
@@ -125,10 +134,11 @@ class ClipEncoder:
 
     def embed(self, windows: np.ndarray, starts: np.ndarray) -> ClipWindows:
         """Embed windows that were cut already [shape=(n, window_frames, n_mels)]."""
-        peaks = windows.max(axis=(1, 2))
         embeddings = self.bundle.encode(windows)
-        embeddings[peaks < SILENCE_DB] = 0.0
-        return ClipWindows(starts, embeddings, peaks)
+        embeddings[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
+        power = (10.0 ** (windows / 10.0)).sum(axis=2).mean(axis=1)
+        levels = 10.0 * np.log10(np.maximum(power, 1e-12))
+        return ClipWindows(starts, embeddings, mfcc_summary(windows, self.spec), levels)
 
 
 def content_id(clip: Source) -> str | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    CATALOG/index-<column>/<content key>/
+    CATALOG/index-<column>/<content key>-<layout>/
         index.json       which encoder, how embeddings became unit vectors, FAISS factory, sizes
         rows.parquet     index.schema.ROWS: which rows belong to which recording
         vectors.npy      the unit vectors, float16, memory-mapped
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,13 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from encoders.bundle import unit_vectors
 from encoders.errors import CatalogError
-from encoders.features import SILENCE_DB
 from index.build import row_table
 from index.catalog import Catalog
 from index.columns import find_column, iter_embeddings, stored_columns
 from index.config import EncoderInfo
 from index.policy import FLAT_LIMIT, count_lists
+from index.scaling import Scaling, stored_rows
 from index.storage import TEMPORARY, publish_folder
 
 Progress = Callable[[int, int], None]
@@ -41,43 +40,11 @@ Progress = Callable[[int, int], None]
 _PROBED_SHARE = 128
 _TRAINING_VECTORS_PER_LIST = 64
 _CHUNK = 65_536
+# What vectors hold; an index of another layout is built again. 2: MFCCs beside the embedding.
+_LAYOUT = 2
 
 # Its type stubs know no parameters of a search.
 _untyped: Any = faiss
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaling:
-    """How embeddings become unit vectors whose inner product says how alike two sounds are.
-
-    Attributes
-    ----------
-    mean, deviation : np.ndarray [shape=(dim,), dtype=float32]
-        Subtracted, divided by. Zeros and ones for an encoder that gives unit vectors itself.
-    """
-
-    mean: np.ndarray
-    deviation: np.ndarray
-
-    @classmethod
-    def none(cls, dim: int) -> Scaling:
-        """Leave the directions as they are."""
-        return cls(np.zeros(dim, np.float32), np.ones(dim, np.float32))
-
-    def __call__(self, embeddings: np.ndarray) -> np.ndarray:
-        """Unit vectors [shape=(n, dim), dtype=float32]; an embedding of zeros stays zero."""
-        vectors = unit_vectors((embeddings - self.mean) / self.deviation)
-        vectors[~embeddings.any(axis=1)] = 0.0
-        return vectors.astype(np.float32, copy=False)
-
-    def to_dict(self) -> dict[str, list[float]]:
-        """Ready for JSON."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, list[float]]) -> Scaling:
-        """Inverse of :meth:`to_dict`."""
-        return cls(*(np.array(content[key], np.float32) for key in ("mean", "deviation")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +74,9 @@ class ColumnInfo:
 
 
 def default_column(catalog: Catalog) -> str:
-    """The column that kinds of sound are looked for in: ``event`` where there is one."""
-    return "event" if "event" in stored_columns(catalog) else "latent"
+    """The column that kinds of sound are looked for in: the first of event, latent, fingerprint."""
+    stored = stored_columns(catalog)
+    return next(name for name in ("event", "latent", "fingerprint") if name in stored)
 
 
 class ColumnIndex:
@@ -170,10 +138,10 @@ class ColumnIndex:
             If there is no such column, or the index has to be built and cannot be written.
         """
         name, encoder = find_column(catalog, column or default_column(catalog))
-        folder = catalog.path / f"index-{name}" / catalog.content_key
+        folder = _folder(catalog, name)
         if not folder.is_dir():
             with catalog.writer_lock():
-                folder = catalog.path / f"index-{name}" / catalog.content_key
+                folder = _folder(catalog, name)
                 if not folder.is_dir():
                     _build(catalog, name, encoder, folder, progress)
         index = cls(folder)
@@ -241,6 +209,10 @@ class ColumnIndex:
         return np.repeat(recordings, self.n_rows)
 
 
+def _folder(catalog: Catalog, column: str) -> Path:
+    return catalog.path / f"index-{column}" / f"{catalog.content_key}-{_LAYOUT}"
+
+
 def _build(
     catalog: Catalog, column: str, encoder: EncoderInfo, folder: Path, progress: Progress | None
 ) -> None:
@@ -254,9 +226,7 @@ def _build(
         shutil.rmtree(debris, ignore_errors=True)
     with publish_folder(folder) as building:
         pq.write_table(row_table(recordings), building / "rows.parquet")
-        vectors, scaling = _write_vectors(
-            catalog, column, building, (n_rows, encoder.dim), progress
-        )
+        vectors, scaling = _write_vectors(catalog, column, encoder.dim, building, n_rows, progress)
         faiss.write_index(_fill(vectors, factory), str(building / "column.faiss"))
         info = ColumnInfo(
             column, encoder, factory, max(1, n_lists // _PROBED_SHARE) if n_lists else 0,
@@ -269,41 +239,43 @@ def _build(
 
 
 def _write_vectors(
-    catalog: Catalog, column: str, folder: Path, shape: tuple[int, int], progress: Progress | None
+    catalog: Catalog, column: str, dim: int, folder: Path, n_rows: int, progress: Progress | None
 ) -> tuple[np.ndarray, Scaling]:
-    n_rows, dim = shape
-    scaling = Scaling.none(dim)
+    # Another recording is no other kind of sound: fingerprints are compared as they are.
+    mfcc = column != "fingerprint"
+    width = dim + 2 * catalog.config.spec.n_mfcc * mfcc
     peaks = np.empty(n_rows, np.float16)
     if n_rows == 0:
-        np.save(folder / "vectors.npy", np.empty(shape, np.float16))
+        np.save(folder / "vectors.npy", np.empty((0, width), np.float16))
         np.save(folder / "peaks.npy", peaks)
-        return np.empty(shape, np.float16), scaling
+        return np.empty((0, width), np.float16), Scaling.none(width)
+    shape = (n_rows, width)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, shape)
-    total, squares, n_loud = np.zeros(dim), np.zeros(dim), 0
     row = 0
-    for batch in iter_embeddings(catalog, column):
-        embeddings = batch["embedding"].flatten().to_numpy().reshape(-1, dim).copy()
-        # A zero vector is near nothing: silence is never what was found.
-        peak_db = batch["peak_db"].to_numpy()
-        embeddings[peak_db < SILENCE_DB] = 0.0
-        loud = embeddings[embeddings.any(axis=1)].astype(np.float64)
-        total, squares, n_loud = total + loud.sum(0), squares + (loud**2).sum(0), n_loud + len(loud)
-        vectors[row : row + len(embeddings)] = embeddings
-        peaks[row : row + len(embeddings)] = peak_db
-        row += len(embeddings)
+    for batch in iter_embeddings(catalog, column, mfcc=mfcc):
+        vectors[row : row + batch.num_rows] = stored_rows(batch)
+        peaks[row : row + batch.num_rows] = batch["peak_db"].to_numpy()
+        row += batch.num_rows
         if progress:
             progress(row, n_rows)
-    if column == "latent":
-        # Posterior means have no common scale, and directions from zero mean little.
-        mean = total / max(1, n_loud)
-        deviation = np.sqrt(np.maximum(squares / max(1, n_loud) - mean**2, 1e-8))
-        scaling = Scaling(mean.astype(np.float32), deviation.astype(np.float32))
-    for start in range(0, n_rows, _CHUNK):
+    chunks = range(0, n_rows, _CHUNK)
+    scaling = _scaling(column, dim, catalog, (vectors[start : start + _CHUNK] for start in chunks))
+    for start in chunks:
         chunk = vectors[start : start + _CHUNK]
         chunk[:] = scaling(chunk.astype(np.float32))
     vectors.flush()
     np.save(folder / "peaks.npy", peaks)
     return vectors, scaling
+
+
+def _scaling(column: str, dim: int, catalog: Catalog, rows: Iterable[np.ndarray]) -> Scaling:
+    if column == "fingerprint":
+        return Scaling.none(dim)
+    if column == "latent":
+        # Posterior means have no common scale, and directions from zero mean little.
+        return Scaling.measured(rows, dim, embeddings_too=True)
+    usual = Scaling.beside_mfcc(dim, catalog.config.spec)
+    return usual or Scaling.measured(rows, dim, embeddings_too=False)
 
 
 def _fill(vectors: np.ndarray, factory: str) -> Any:

@@ -29,7 +29,10 @@ from index.windows import read_spans
 FOLDER = "columns"
 
 BASE = {"fingerprint": "fingerprint", "latent": "latent", "vae": "latent"}
-"""Columns that stand in the windows themselves, by each name that they go by."""
+"""Columns that stand in the windows themselves, by each name that they go by.
+
+A catalog that was made without latents has none there; added later, they are a further column.
+"""
 
 _ABOUT_WINDOWS = ("recording_id", "start_sample", "peak_db")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -45,11 +48,14 @@ def stored_columns(catalog: Catalog) -> dict[str, EncoderInfo]:
     Returns
     -------
     columns : dict of EncoderInfo
-        ``"fingerprint"``, ``"latent"`` (also addressed as ``"vae"``), then further ones such as
-        ``"event"``.
+        ``"fingerprint"``, ``"latent"`` (also addressed as ``"vae"``) if it is stored, then further
+        ones such as ``"event"``.
     """
     config = catalog.config
-    return {"fingerprint": config.fingerprint, "latent": config.latent, **config.columns}
+    base = {"fingerprint": config.fingerprint}
+    if config.latent is not None:
+        base["latent"] = config.latent
+    return {**base, **config.columns}
 
 
 def find_column(catalog: Catalog, column: str) -> tuple[str, EncoderInfo]:
@@ -75,6 +81,7 @@ def iter_embeddings(
     column: str,
     batch_size: int = 4096,
     recordings: pa.Table | None = None,
+    mfcc: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows of ``catalog.indexed_recordings()``.
 
@@ -87,13 +94,15 @@ def iter_embeddings(
         Rows in memory at a time, and at most in a batch.
     recordings : pa.Table, optional
         Only of these rows of it, in its order. [default: of all]
+    mfcc : bool
+        Whether the MFCC summaries are wanted too.
 
     Yields
     ------
     batch : pa.RecordBatch
-        recording_id, start_sample, peak_db and ``embedding``, FixedSizeList[dim] of float32, in
-        the order of ``catalog.iter_windows()``. A window whose file was gone when the column was
-        added has an embedding of zeros, which is similar to nothing.
+        recording_id, start_sample, peak_db, perhaps mfcc, and ``embedding``, FixedSizeList[dim] of
+        float32, in the order of ``catalog.iter_windows()``. A window whose file was gone when the
+        column was added has an embedding of zeros, which is similar to nothing.
 
     Raises
     ------
@@ -102,11 +111,16 @@ def iter_embeddings(
     """
     name, _ = find_column(catalog, column)
     for part, spans in catalog.window_spans(recordings):
-        yield from read_part(catalog, name, part, spans, batch_size)
+        yield from read_part(catalog, name, part, spans, batch_size, mfcc)
 
 
 def read_part(
-    catalog: Catalog, name: str, part: str, spans: list[tuple[int, int]], batch_size: int = 4096
+    catalog: Catalog,
+    name: str,
+    part: str,
+    spans: list[tuple[int, int]],
+    batch_size: int = 4096,
+    mfcc: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Embeddings of the windows in one part, as :func:`iter_embeddings` gives them.
 
@@ -120,12 +134,14 @@ def read_part(
         Its rows that count, from ``catalog.window_spans()``.
     batch_size : int
         Rows in memory at a time, and at most in a batch.
+    mfcc : bool
+        Whether the MFCC summaries are wanted too.
     """
     config, windows = catalog.config, catalog.path / "windows" / part
-    if name in BASE:
-        columns = [*_ABOUT_WINDOWS, name]
-        for batch in read_spans(windows, spans, columns, batch_size, config.windows_schema):
-            yield batch.rename_columns([*_ABOUT_WINDOWS, "embedding"])
+    about = [*_ABOUT_WINDOWS, "mfcc"] if mfcc else list(_ABOUT_WINDOWS)
+    if name not in config.columns:
+        for batch in read_spans(windows, spans, [*about, name], batch_size, config.windows_schema):
+            yield batch.rename_columns([*about, "embedding"])
         return
     path = catalog.path / FOLDER / name / part
     if not path.exists():
@@ -133,12 +149,10 @@ def read_part(
             f"column {name!r} of {catalog.path} is incomplete: complete it with "
             f"'earmark ingest --encoders {name} --catalog {catalog.path}'"
         )
-    about = read_spans(windows, spans, _ABOUT_WINDOWS, batch_size, config.windows_schema)
+    left_rows = read_spans(windows, spans, about, batch_size, config.windows_schema)
     vectors = read_spans(path, spans, ["embedding"], batch_size, config.column_schema(name))
-    for left, right in side_by_side(about, vectors):
-        yield pa.RecordBatch.from_arrays(
-            [*left.columns, *right.columns], [*_ABOUT_WINDOWS, "embedding"]
-        )
+    for left, right in side_by_side(left_rows, vectors):
+        yield pa.RecordBatch.from_arrays([*left.columns, *right.columns], [*about, "embedding"])
 
 
 def missing_parts(catalog: Catalog, name: str) -> list[str]:
@@ -187,7 +201,8 @@ def add_columns(catalog: Catalog, columns: dict[str, EncoderInfo]) -> Catalog:
         If a name cannot be one, or a column of that name was made by another encoder.
     """
     for name, info in columns.items():
-        check_name(name)
+        if name != "latent" or catalog.config.latent is not None:
+            check_name(name)
         known = catalog.config.columns.get(name, info)
         if (known.sha256, known.precision) != (info.sha256, info.precision):
             raise CatalogError(

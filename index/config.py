@@ -33,7 +33,9 @@ class CatalogConfig:
     Parameters
     ----------
     spec : FeatureSpec
-    fingerprint, latent : EncoderInfo
+    fingerprint : EncoderInfo
+    latent : EncoderInfo or None
+        None where latents are not stored with the windows.
     keep_mfcc : str
         ``"summary"``, or ``"full"`` for every MFCC frame as well.
     columns : dict of EncoderInfo
@@ -43,7 +45,7 @@ class CatalogConfig:
 
     spec: FeatureSpec
     fingerprint: EncoderInfo
-    latent: EncoderInfo
+    latent: EncoderInfo | None
     keep_mfcc: str = "summary"
     columns: dict[str, EncoderInfo] = dataclasses.field(default_factory=dict)
 
@@ -59,8 +61,9 @@ class CatalogConfig:
             "format_version": FORMAT_VERSION,
             "spec": self.spec.to_dict(),
             "encoders": {
-                "fingerprint": dataclasses.asdict(self.fingerprint),
-                "latent": dataclasses.asdict(self.latent),
+                role: dataclasses.asdict(info)
+                for role, info in (("fingerprint", self.fingerprint), ("latent", self.latent))
+                if info is not None
             },
             "keep_mfcc": self.keep_mfcc,
         }
@@ -68,10 +71,11 @@ class CatalogConfig:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> CatalogConfig:
         """Inverse of :meth:`to_dict`."""
+        encoders = {role: EncoderInfo(**info) for role, info in content["encoders"].items()}
         return cls(
             spec=FeatureSpec(**content["spec"]),
-            fingerprint=EncoderInfo(**content["encoders"]["fingerprint"]),
-            latent=EncoderInfo(**content["encoders"]["latent"]),
+            fingerprint=encoders["fingerprint"],
+            latent=encoders.get("latent"),
             keep_mfcc=content["keep_mfcc"],
             columns={n: EncoderInfo(**e) for n, e in content.get("columns", {}).items()},
         )
@@ -88,7 +92,8 @@ class CatalogConfig:
     def windows_schema(self) -> pa.Schema:
         """Schema of the windows parts."""
         frames = self.spec.window_frames if self.keep_mfcc == "full" else 0
-        schema = windows_schema(self.fingerprint.dim, self.latent.dim, self.spec.n_mfcc, frames)
+        latent_dim = self.latent.dim if self.latent else 0
+        schema = windows_schema(self.fingerprint.dim, latent_dim, self.spec.n_mfcc, frames)
         return schema.with_metadata(self._metadata)
 
     @property
@@ -118,7 +123,10 @@ class CatalogConfig:
         found = []
         for role in ("fingerprint", "latent"):
             mine, theirs = getattr(self, role), getattr(other, role)
-            if mine.sha256 != theirs.sha256:
+            if mine is None or theirs is None:
+                if mine is not theirs:
+                    found.append(f"{role}: {_stored(mine)}, not {_stored(theirs)}")
+            elif mine.sha256 != theirs.sha256:
                 found.append(
                     f"{role} encoder: {mine.name} ({mine.sha256[:12]}), "
                     f"not {theirs.name} ({theirs.sha256[:12]})"
@@ -132,3 +140,7 @@ class CatalogConfig:
         if self.keep_mfcc != other.keep_mfcc:
             found.append(f"MFCCs kept: {self.keep_mfcc}, not {other.keep_mfcc}")
         return found
+
+
+def _stored(encoder: EncoderInfo | None) -> str:
+    return "not stored" if encoder is None else f"by {encoder.name} ({encoder.sha256[:12]})"

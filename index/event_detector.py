@@ -18,6 +18,7 @@ from index.clips import ClipEncoder, Source, content_id
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions
 from index.event_segments import Segment, find_segments, segment_windows
+from index.scaling import Scaling
 from index.schema import Event
 
 HOP_S = 0.125
@@ -150,7 +151,7 @@ class EventDetector:
         onset = (first + _ONSET) * self.frame_s if first else 0.0
         return min(onset, seconds), min((last + _OFFSET) * self.frame_s, seconds)
 
-    def frame_scores(self, frames: np.ndarray) -> np.ndarray:
+    def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
         """Scores of the frames of a clip [shape=(n_frames, n_classes)].
 
         Those of the likest class of each segment, all through it.
@@ -159,13 +160,15 @@ class EventDetector:
         ----------
         frames : np.ndarray [shape=(n_frames, n_mels)]
             Log-mel, dB.
+        every_class : bool
+            Those of the other classes as well, for who looks at all thresholds.
         """
         scores = np.zeros((len(frames), len(self.model.classes)))
         segments = find_segments(frames, self.spec)
         for segment, values in zip(segments, self.segment_scores(frames, segments), strict=True):
-            best = int(np.argmax(values))
-            inside = scores[segment.first : segment.end, best]
-            np.maximum(inside, values[best], out=inside)
+            told = slice(None) if every_class else int(np.argmax(values))
+            inside = scores[segment.first : segment.end, told]
+            np.maximum(inside, values[told], out=inside)
         return scores
 
     def segment_scores(self, frames: np.ndarray, segments: list[Segment]) -> np.ndarray:
@@ -175,8 +178,8 @@ class EventDetector:
         around each, unless a louder sound is in them.
         """
         if self.model.segments:
-            embedded = embed_segments(frames, segments, self.encoder)
-            return self.model.scores(self.model.scaling(embedded))
+            rows = embed_segments(frames, segments, self.encoder, self.model.scaling)
+            return self.model.scores(self.model.scaling(rows))
         loudness = frames.max(axis=1)
         windows = self.window_scores(frames)
         reach, half = round(_REACH_S / self.frame_s), self.spec.window_frames // 2
@@ -202,12 +205,14 @@ class EventDetector:
         scores = []
         for start in range(0, len(windows), _WINDOWS_PER_BATCH):
             batch = windows[start : start + _WINDOWS_PER_BATCH]
-            embedded = self.encoder.embed(batch, np.zeros(len(batch))).embeddings
-            scores.append(self.model.scores(self.model.scaling(embedded)))
+            rows = self.encoder.embed(batch, np.zeros(len(batch))).rows(self.model.scaling)
+            scores.append(self.model.scores(self.model.scaling(rows)))
         return np.concatenate(scores)
 
 
-def embed_segments(frames: np.ndarray, segments: list[Segment], encoder: ClipEncoder) -> np.ndarray:
+def embed_segments(
+    frames: np.ndarray, segments: list[Segment], encoder: ClipEncoder, scaling: Scaling
+) -> np.ndarray:
     """Embed segments without what sounds beside them.
 
     Parameters
@@ -215,19 +220,21 @@ def embed_segments(frames: np.ndarray, segments: list[Segment], encoder: ClipEnc
     frames : np.ndarray [shape=(n_frames, n_mels)]
     segments : list of Segment
     encoder : ClipEncoder
+    scaling : Scaling
+        That the rows are for.
 
     Returns
     -------
-    embeddings : np.ndarray [shape=(n_segments, dim), dtype=float32]
-        Means over the windows of each; zero where it is silent.
+    rows : np.ndarray [shape=(n_segments, scaling.width), dtype=float32]
+        Means over the windows of each; an embedding of zeros where it is silent.
     """
-    means = np.zeros((len(segments), encoder.bundle.dim), np.float32)
+    means = np.zeros((len(segments), scaling.width), np.float32)
     for start in range(0, len(segments), _SEGMENTS_PER_BATCH):
         batch = slice(start, start + _SEGMENTS_PER_BATCH)
         cut = [segment_windows(frames, segment, encoder.spec) for segment in segments[batch]]
         counts = np.array([len(c) for c in cut])
         windows = np.concatenate(cut)
-        embedded = encoder.embed(windows, np.zeros(len(windows))).embeddings
-        totals = np.add.reduceat(embedded, np.cumsum(counts) - counts)
+        rows = encoder.embed(windows, np.zeros(len(windows))).rows(scaling)
+        totals = np.add.reduceat(rows, np.cumsum(counts) - counts)
         means[batch] = totals / counts[:, None]
     return means

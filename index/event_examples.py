@@ -16,7 +16,7 @@ from index.column_index import ColumnIndex
 from index.label_files import BACKGROUND, Labelled
 
 # Of a recording that is labelled as a whole, windows this far below its loudest are its pauses.
-_QUIET_DB = 25.0
+_QUIET_DB = 10.0
 # A window holds a sound if this share of it, or of the sound, lies in it.
 _ENOUGH = 0.5
 # Of one labelled stretch, windows spread over it: the rest is more of the same.

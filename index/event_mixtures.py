@@ -14,10 +14,10 @@ import numpy as np
 
 from encoders.clips import Clips
 from index.clips import ClipEncoder
-from index.column_index import Scaling
 from index.event_detector import embed_segments
 from index.event_examples import TrainingSet
 from index.event_segments import Segment, find_segments
+from index.scaling import Scaling
 
 _SECONDS = 10.0
 _MOST_EVENTS = 5
@@ -81,8 +81,8 @@ def mixture_set(
         )  # fmt: skip
         windows = np.stack([frames[first : first + spec.window_frames] for first in firsts])
         vectors += [
-            embed_segments(frames, segments, encoder),
-            encoder.embed(windows, np.zeros(len(windows))).embeddings,
+            embed_segments(frames, segments, encoder, scaling),
+            encoder.embed(windows, np.zeros(len(windows))).rows(scaling),
         ]
         labels += [_label(s, truth, spec.sample_rate / spec.hop_length) for s in segments] * 2
         groups += [fold] * (2 * len(segments))

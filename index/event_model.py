@@ -28,8 +28,8 @@ import scipy.special
 from encoders.bundle import SHIPPED
 from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec
-from index.column_index import Scaling
 from index.config import EncoderInfo
+from index.scaling import Scaling
 from index.storage import write_atomically
 
 FORMAT_VERSION = 1
@@ -194,13 +194,34 @@ class EventModel:
             counts=tuple(self.counts[c] for c in chosen),
         )
 
-    def check(self, column: str, encoder: EncoderInfo, spec: FeatureSpec) -> None:
+    def check(
+        self,
+        column: str,
+        encoder: EncoderInfo,
+        spec: FeatureSpec,
+        scaling: Scaling | None = None,
+    ) -> None:
         """Refuse embeddings that the model was not learned from.
+
+        Parameters
+        ----------
+        column : str
+        encoder : EncoderInfo
+        spec : FeatureSpec
+        scaling : Scaling, optional
+            Of vectors that are there already.
 
         Raises
         ------
         EarmarkError
         """
+        if scaling is not None and scaling.width != self.scaling.width:
+            raise EarmarkError(
+                f"this event model was learned from vectors of {self.scaling.width} numbers, and "
+                f"those of the column {column!r} have {scaling.width}, as an earlier version of "
+                "earmark made the one or the other: remove the index of the column, or learn again "
+                "with 'earmark events learn'"
+            )
         mine, theirs = self.encoder, encoder
         if (mine.sha256, mine.precision, self.spec) != (theirs.sha256, theirs.precision, spec):
             raise EarmarkError(
@@ -276,14 +297,15 @@ class EventModel:
             )
             counts = tuple(int(n) for n in content["counts"])
             encoder = EncoderInfo(**content["encoder"])
-            expected = (len(classes) + sum(counts), encoder.dim + 1)
+            scaling = Scaling.from_dict(content["scaling"])
+            expected = (len(classes) + sum(counts), scaling.width + 1)
             if vectors.shape != expected or len(counts) != len(classes) or min(counts) < 1:
                 raise ValueError(f"vectors of {vectors.shape}, not {expected}")
             return cls(
                 content["column"],
                 encoder,
                 FeatureSpec(**content["spec"]),
-                Scaling.from_dict(content["scaling"]),
+                scaling,
                 classes,
                 vectors[: len(classes)],
                 vectors[len(classes) :, :-1],

@@ -87,7 +87,7 @@ def propose(
     EarmarkError
         If the model does not know the label, or was learned from other embeddings.
     """
-    model.check(index.info.column, index.info.encoder, spec)
+    model.check(index.info.column, index.info.encoder, spec, index.info.scaling)
     one = model.select([label])
     threshold = float(one.thresholds[0])
     rows, scores = _candidates(index, one, threshold * _WORTH, known, spec)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from encoders.features import SILENCE_DB, FeatureSpec
+from encoders.features import FeatureSpec
 from index.catalog import Catalog
 from index.column_index import ColumnIndex
 from index.columns import find_column, read_part
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions, window_span
+from index.scaling import stored_rows
 from index.schema import EVENTS, Event
 
 _ROWS_PER_BATCH = 65_536
@@ -102,7 +103,7 @@ def find_events(
     EarmarkError
         If the model does not know the class, or was learned from other embeddings.
     """
-    model.check(index.info.column, index.info.encoder, spec)
+    model.check(index.info.column, index.info.encoder, spec, index.info.scaling)
     one = model.select([label])
     least = one.thresholds[0] if min_score is None else min_score
     found = []
@@ -186,9 +187,10 @@ def detect_part(
     """
     spec = catalog.config.spec
     name, _ = find_column(catalog, model.column)
-    embeddings = _by_recording(read_part(catalog, name, part.name, part.spans), part.recordings)
+    batches = read_part(catalog, name, part.name, part.spans, mfcc=model.scaling.takes_mfcc)
     rows = []
-    for recording, found in zip(part.recordings.to_pylist(), embeddings, strict=True):
+    stored = _by_recording(batches, part.recordings)
+    for recording, found in zip(part.recordings.to_pylist(), stored, strict=True):
         vectors = model.scaling(found)
         for label, onset, offset, score in recording_events(
             model, vectors, recording["seconds"], spec, min_score
@@ -207,17 +209,14 @@ def detect_part(
 
 
 def _by_recording(batches: Iterable[pa.RecordBatch], recordings: pa.Table) -> Iterator[np.ndarray]:
-    # Embeddings of one recording after the other; those of silent windows are zero.
+    # What is stored of one recording after the other.
     held: list[np.ndarray] = []
     n_held = 0
     stream = iter(batches)
     for n in recordings["n_windows"].to_pylist():
         while n_held < n:
-            batch = next(stream)
-            embeddings = batch["embedding"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
-            embeddings[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
-            held.append(embeddings)
-            n_held += len(embeddings)
+            held.append(stored_rows(next(stream)))
+            n_held += len(held[-1])
         together = np.concatenate(held)
         yield together[:n]
         held, n_held = [together[n:]], n_held - n

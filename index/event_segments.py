@@ -37,7 +37,7 @@ _LEAST_PIECE_S = 1.0
 _QUIET_DB = 30.0
 # A segment begins this far into its window, and a longer one is seen in this many at most.
 _LEAD = 0.25
-_MOST_WINDOWS = 4
+_MOST_WINDOWS = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ Everything that turns evidence into scores is measured on recordings that were h
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.optimize
@@ -14,10 +13,10 @@ import scipy.special
 
 from encoders.bundle import unit_vectors
 from encoders.features import FeatureSpec
-from index.column_index import Scaling
 from index.config import EncoderInfo
 from index.event_examples import TrainingSet
 from index.event_model import EventClass, EventModel, nearest
+from index.scaling import Scaling
 
 LINEAR_FROM = 5
 """A class with so many examples, those counted that were judged not to be of it, gets a linear
@@ -25,8 +24,9 @@ head."""
 
 _MOST_EXAMPLES = 16
 _N_FOLDS = 3
-_RIDGE = 3e-5
-_ITERATIONS = 25
+# Of the covariance, this share is that of all sounds, and then this share is a sphere.
+_GENERAL = 0.5
+_SPHERE = 0.5
 # A window that holds the class against this many that do not: what a score takes for granted.
 _NEGATIVE_WEIGHT = 4.0
 # Without a second example to try it on: three deviations above other sounds is an even chance.
@@ -34,7 +34,10 @@ _UNTRIED = (-4.5, 1.5, 0.0)
 _UNTRIED_LINEAR = (-4.5, 0.75, 0.75)
 # Until so many windows have been tried, these are what calibration is drawn to.
 _TRUST = 4.0
+# And until so many, to both kinds of evidence weighing the same, which is best for new sounds.
+_TRUST_BOTH = 200.0
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
+_TOGETHER = np.linspace(0.05, 0.98, 94)
 # Of other windows at most this share may pass, or this share of as many as are of the class,
 # however many more of the class would be found.
 _FALSE_ACCEPTS = 0.005
@@ -82,11 +85,12 @@ def fit_events(
     n_examples = np.array([len(_examples_of(data, c)) for c in range(len(data.names))])
     n_judged = n_examples + _count_refuted(data)
     linear = (n_judged >= LINEAR_FROM) & (n_examples >= 2)
-    near_scale = [_spread(evidence.near[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
-    head_scale = [_spread(evidence.head[:, c], ~positive[:, c] & known[:, c]) for c in _all(data)]
+    # The same for all classes, or the likest class of a sound would be the one with rare likes.
+    near_scale = _spread(evidence.near, ~positive & known)
+    head_scale = _spread(evidence.head, ~positive & known)
     near = _standardise(evidence.near, near_scale)
     head = np.where(linear, _standardise(evidence.head, head_scale), 0.0)
-    trusted = known & ~_doubtful(near, data.certain)
+    trusted = known & ~_doubtful(near + head, data.certain)
     calibrations = {
         kind: _calibrate(
             near,
@@ -99,23 +103,28 @@ def fit_events(
         for kind in (False, True)
     }
     examples = [_prototypes(data, c) for c in _all(data)]
-    heads = fit_heads(data.vectors, data.targets)
+    heads = fit_heads(data.vectors, data.targets, data.examples)
     heads[~linear] = 0.0
     classes = []
+    together = _choose_together(near, head, positive, calibrations[True]) if data.segments else []
     for c, name in enumerate(data.names):
         calibration = calibrations[bool(linear[c])]
         constant, by_near, by_head = calibration
         tried = trusted[:, c] & np.isfinite(near[:, c]) & np.isfinite(head[:, c])
         scores = scipy.special.expit(constant + by_near * near[tried, c] + by_head * head[tried, c])
-        figures = _choose(scores, positive[tried, c]) if n_examples[c] >= _ENOUGH_TO_CHOOSE else {}
+        if data.segments:
+            figures = together[c]
+        else:
+            enough = n_examples[c] >= _ENOUGH_TO_CHOOSE
+            figures = _choose(scores, positive[tried, c]) if enough else {}
         classes.append(
             EventClass(
                 name,
                 "linear" if linear[c] else "prototype",
                 int(n_examples[c]),
                 len(np.unique(data.recordings[positive[:, c]])),
-                near_scale[c],
-                head_scale[c],
+                near_scale,
+                head_scale,
                 calibration,
                 **{"threshold": 0.5, **figures},
             )
@@ -133,67 +142,60 @@ def fit_events(
     )
 
 
-def fit_heads(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Logistic regressions, one against the rest, with the same ridge for all classes.
+def fit_heads(vectors: np.ndarray, targets: np.ndarray, examples: np.ndarray) -> np.ndarray:
+    """Linear discriminants of classes against everything else, with one covariance for all.
+
+    The covariance is that of examples around the mean of their class, which tells how sounds of
+    one kind differ, and half of it what sounds differ by in general; both are drawn towards a
+    sphere (Friedman, 1989), so that a handful of examples is enough.
 
     Parameters
     ----------
     vectors : np.ndarray [shape=(n, dim)]
     targets : np.ndarray [shape=(n, n_classes)]
         1, 0, or -1 where it is unknown.
+    examples : np.ndarray [shape=(n,)]
+        Number of the labelled stretch that each row is from.
 
     Returns
     -------
     heads : np.ndarray [shape=(n_classes, dim + 1), dtype=float32]
         The bias last; zero for a class without positives.
     """
-    n, dim = vectors.shape
-    n_classes = targets.shape[1]
-    inputs = np.concatenate([vectors, np.ones((n, 1))], axis=1).astype(np.float32)
-    positive, negative = targets == 1, targets == 0
-    # Both sides weigh the same in every class, whatever their numbers.
-    weights = positive * (0.5 / np.maximum(positive.sum(axis=0), 1)) + negative * (
-        0.5 / np.maximum(negative.sum(axis=0), 1)
-    )
-    # What somebody has said that it is not weighs as much as what it is.
-    weights = np.where(_refuted(targets), 0.5 / np.maximum(positive.sum(axis=0), 1), weights)
-    weights = weights.astype(np.float32)
-    weights[:, ~positive.any(axis=0)] = 0.0
-    signs = np.where(positive, 1.0, -1.0).astype(np.float32)
-    ridge = np.full(dim + 1, _RIDGE)
-    ridge[-1] = 0.0
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        heads = flat.reshape(n_classes, dim + 1)
-        margins = signs * (inputs @ heads.T.astype(np.float32))
-        # log(1 + exp(-m)) and its slope from one exponential that cannot overflow.
-        decay = np.exp(-np.abs(margins))
-        loss = float((weights * (np.log1p(decay) - np.minimum(margins, 0.0))).sum())
-        slopes = weights * signs * (np.where(margins > 0, decay, np.float32(1.0)) / (1.0 + decay))
-        gradient = ridge * heads - slopes.T @ inputs
-        return loss + 0.5 * float((ridge * heads**2).sum()), gradient.astype(np.float64).ravel()
-
-    found = scipy.optimize.minimize(
-        objective,
-        _discriminants(vectors, positive).ravel(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": _ITERATIONS},
-    )
-    heads = found.x.reshape(n_classes, dim + 1).astype(np.float32)
-    heads[~positive.any(axis=0)] = 0.0
+    dim, n_classes = vectors.shape[1], targets.shape[1]
+    positive, refuted = targets == 1, _refuted(targets)
+    others = vectors[~positive.any(axis=1)]
+    if not len(others):
+        others = vectors
+    rest = others.mean(axis=0)
+    means, within = np.zeros((n_classes, dim)), []
+    for c in np.flatnonzero(positive.any(axis=0)):
+        stretches = _means_of(vectors[positive[:, c]], examples[positive[:, c]])
+        means[c] = stretches.mean(axis=0)
+        within.append(stretches - means[c])
+    n_free = sum(len(deviations) - 1 for deviations in within)
+    general = (others - rest).T @ (others - rest) / max(1, len(others) - 1)
+    if n_free:
+        own = np.concatenate(within)
+        covariance = own.T @ own / n_free
+        general *= np.trace(covariance) / max(float(np.trace(general)), 1e-9)
+        covariance = (1 - _GENERAL) * covariance + _GENERAL * general
+    else:
+        covariance = general
+    size = max(float(np.trace(covariance)) / dim, 1e-6)
+    inverse = np.linalg.inv((1 - _SPHERE) * covariance + _SPHERE * size * np.eye(dim))
+    heads = np.zeros((n_classes, dim + 1), np.float32)
+    for c in np.flatnonzero(positive.any(axis=0)):
+        # Each window that somebody has said it is not weighs as much as everything else.
+        against = np.mean([rest, *vectors[refuted[:, c]]], axis=0)
+        heads[c, :-1] = inverse @ (means[c] - against)
+        heads[c, -1] = -heads[c, :-1] @ (means[c] + against) / 2
     return heads
 
 
-def _discriminants(vectors: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    # Fisher's, with one covariance for all: near enough for the regression to need few steps.
-    mean = vectors.mean(axis=0)
-    covariance = np.cov(vectors, rowvar=False) + 1e-3 * np.eye(vectors.shape[1])
-    counts = np.maximum(positive.sum(axis=0), 1)
-    means = (positive.T.astype(np.float32) @ vectors) / counts[:, None]
-    heads = np.linalg.solve(covariance, (means - mean).T).T
-    biases = -((means + mean) / 2 * heads).sum(axis=1)
-    return np.concatenate([heads, biases[:, None]], axis=1)
+def _means_of(vectors: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    # One vector for each number [shape=(n_numbers, dim)].
+    return np.stack([vectors[numbers == number].mean(axis=0) for number in np.unique(numbers)])
 
 
 def _all(data: TrainingSet) -> range:
@@ -226,7 +228,7 @@ def _prototypes(data: TrainingSet, c: int, rows: np.ndarray | None = None) -> np
     if rows is not None:
         mine &= rows
     vectors, numbers = data.vectors[mine], data.examples[mine]
-    means = np.stack([vectors[numbers == e].mean(axis=0) for e in np.unique(numbers)])
+    means = _means_of(vectors, numbers)
     if len(means) > _MOST_EXAMPLES:
         means = _centres(unit_vectors(means), _MOST_EXAMPLES)
     elif len(means) > 1:
@@ -257,7 +259,7 @@ def _held_back(data: TrainingSet) -> _Evidence:
         held, rest = folds == fold, folds != fold
         if not held.any():
             continue
-        heads = fit_heads(data.vectors[rest], data.targets[rest])
+        heads = fit_heads(data.vectors[rest], data.targets[rest], data.examples[rest])
         head = data.vectors[held] @ heads[:, :-1].T + heads[:, -1]
         for c in _all(data):
             if len(_examples_of(data, c, rest)):
@@ -283,17 +285,17 @@ def _spread(values: np.ndarray, chosen: np.ndarray) -> tuple[float, float]:
     return round(float(others.mean()), 5), round(max(float(others.std()), 1e-3), 5)
 
 
-def _standardise(values: np.ndarray, scales: Sequence[tuple[float, float]]) -> np.ndarray:
-    means, deviations = np.array(scales).T
-    return (values - means) / deviations
+def _standardise(values: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    mean, deviation = scale
+    return (values - mean) / deviation
 
 
-def _doubtful(near: np.ndarray, certain: np.ndarray) -> np.ndarray:
+def _doubtful(evidence: np.ndarray, certain: np.ndarray) -> np.ndarray:
     # Windows of recordings without labels that may be of a class [shape=(n, n_classes)].
     if certain.all():
-        return np.zeros(near.shape, bool)
-    limits = np.nanquantile(near[~certain], 1.0 - _DOUBTFUL, axis=0)
-    return ~certain[:, None] & (near >= limits)
+        return np.zeros(evidence.shape, bool)
+    limits = np.nanquantile(evidence[~certain], 1.0 - _DOUBTFUL, axis=0)
+    return ~certain[:, None] & (evidence >= limits)
 
 
 def _calibrate(
@@ -318,13 +320,15 @@ def _calibrate(
     weight = weights[taken] / weights.sum()
     inputs = np.stack([np.ones(int(taken.sum())), near[:, classes][taken], head[:, classes][taken]])
     signs = np.where(right[taken], 1.0, -1.0)
-    trust = _TRUST / int(right.sum())
+    n_right, difference = int(right.sum()), np.array([0.0, 1.0, -1.0])
+    trust, trust_both = _TRUST / n_right, _TRUST_BOTH / n_right if prior[2] else 0.0
 
     def objective(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         margins = signs * (coefficients @ inputs)
         loss = float(weight @ np.logaddexp(0.0, -margins))
         gradient = -(inputs @ (weight * signs * scipy.special.expit(-margins)))
         pull = trust * (coefficients - prior)
+        pull += trust_both * float(difference @ (coefficients - prior)) * difference
         return loss + 0.5 * float(pull @ (coefficients - prior)), gradient + pull
 
     found = scipy.optimize.minimize(
@@ -337,6 +341,33 @@ def _calibrate(
     )
     constant, by_near, by_head = (round(float(v), 4) for v in found.x)
     return constant, by_near, by_head
+
+
+def _choose_together(
+    near: np.ndarray, head: np.ndarray, positive: np.ndarray,
+    calibration: tuple[float, float, float],
+) -> list[dict[str, float]]:  # fmt: skip
+    # One threshold for all classes, that of the best mean F1 if a segment is what it is likest to.
+    # One for each, fitted to few sounds, does worse with others.
+    constant, by_near, by_head = calibration
+    scores = np.nan_to_num(scipy.special.expit(constant + by_near * near + by_head * head))
+    likest = scores >= scores.max(axis=1, keepdims=True)
+    n_positive = positive.sum(axis=0)
+    tried = []
+    for threshold in _TOGETHER:
+        found = likest & (scores >= threshold)
+        hits, n_found = (found & positive).sum(axis=0), found.sum(axis=0)
+        tried.append((2 * hits / np.maximum(n_found + n_positive, 1), hits, n_found))
+    best = int(np.argmax([f1.mean() for f1, *_ in tried]))
+    return [
+        {
+            "threshold": round(float(_TOGETHER[best]), 3),
+            "precision": round(float(hits / max(1, n_found)), 3),
+            "recall": round(float(hits / max(1, n)), 3),
+            "f1": round(float(f1), 3),
+        }
+        for f1, hits, n_found, n in zip(*tried[best], n_positive, strict=True)
+    ]
 
 
 def _choose(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:

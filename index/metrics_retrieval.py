@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -50,13 +50,29 @@ def retrieve(
         Which of them are queries. [default: all]
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    rows = np.arange(len(unit)) if queries is None else np.flatnonzero(queries)
+    return rank_all((unit @ unit[row] for row in rows), labels, sources, rows)
+
+
+def rank_all(
+    similarities: Iterable[np.ndarray], labels: Names, sources: Names, queries: np.ndarray
+) -> Retrieval:
+    """Rank the sounds of all other sources for each query, by given similarities.
+
+    Parameters
+    ----------
+    similarities : iterable of np.ndarray [shape=(n,)]
+        Of each query to all sounds.
+    labels, sources : sequence of str [shape=(n,)]
+    queries : np.ndarray [shape=(n_queries,), dtype=int]
+        Which of the sounds they are.
+    """
     _, label = np.unique(np.asarray(labels), return_inverse=True)
     _, source = np.unique(np.asarray(sources), return_inverse=True)
-    rows = np.arange(len(unit)) if queries is None else np.flatnonzero(queries)
     kept, precisions, at_5 = [], [], []
-    for row in rows:
+    for row, alike in zip(queries.tolist(), similarities, strict=True):
         others = np.flatnonzero(source != source[row])
-        ranked = others[np.argsort(-(unit[others] @ unit[row]), kind="stable")]
+        ranked = others[np.argsort(-alike[others], kind="stable")]
         right = label[ranked] == label[row]
         if not right.any():
             continue

@@ -59,7 +59,7 @@ def windows_schema(
     Parameters
     ----------
     fingerprint_dim, latent_dim : int
-        Sizes of the two embeddings.
+        Sizes of the two embeddings; without latents 0.
     n_mfcc : int
         Coefficients; the summary holds their means, then their standard deviations.
     full_mfcc_frames : int
@@ -71,9 +71,10 @@ def windows_schema(
         # The loudest mel band, dB re full scale; windows below features.SILENCE_DB hold no sound.
         pa.field("peak_db", pa.float32(), nullable=False),
         pa.field("fingerprint", pa.list_(pa.float32(), fingerprint_dim), nullable=False),
-        pa.field("latent", pa.list_(pa.float32(), latent_dim), nullable=False),
-        pa.field("mfcc", pa.list_(pa.float32(), 2 * n_mfcc), nullable=False),
     ]
+    if latent_dim:
+        fields.append(pa.field("latent", pa.list_(pa.float32(), latent_dim), nullable=False))
+    fields.append(pa.field("mfcc", pa.list_(pa.float32(), 2 * n_mfcc), nullable=False))
     if full_mfcc_frames:
         # Row-major: frame by frame.
         fields.append(

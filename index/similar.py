@@ -18,11 +18,6 @@ from index.filters import chosen_rows
 from index.schema import Event
 
 _QUERY_HOP_S = 0.25
-# Vectors that stand for a query: its mean, and windows that are far from each other.
-_MOST_VECTORS = 4
-# Windows of the query this far below its loudest are its pauses.
-_QUIET_DB = 25.0
-
 _FIRST_K = 256
 _MOST_K = 16_384
 # A region goes on while its windows are this similar, relative to the best of them.
@@ -41,14 +36,14 @@ class Region:
         Number of the recording.
     first, last : int
         Its windows, counted from the start of the recording.
-    score : float
-        Of its best window.
+    cosine : float
+        Of its best window with the query.
     """
 
     recording: int
     first: int
     last: int
-    score: float
+    cosine: float
 
 
 class SimilarSounds:
@@ -60,7 +55,7 @@ class SimilarSounds:
 
     Parameters
     ----------
-    catalog : str or Path
+    catalog : str, Path or Catalog
     column : str, optional
         [default: ``event`` where the catalog has it, else ``latent``]
     bundle : str or Path, optional
@@ -76,12 +71,12 @@ class SimilarSounds:
 
     def __init__(
         self,
-        catalog: str | Path,
+        catalog: str | Path | Catalog,
         column: str | None = None,
         bundle: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.catalog = Catalog.open(catalog)
+        self.catalog = catalog if isinstance(catalog, Catalog) else Catalog.open(catalog)
         self.index = ColumnIndex.open(self.catalog, column, progress)
         self.encoder = ClipEncoder(self.index.info.encoder, bundle)
         self.spec = self.catalog.config.spec
@@ -124,8 +119,7 @@ class SimilarSounds:
         Returns
         -------
         events : list of Event
-            Best first. The score is the cosine of the best window with the query, negative ones
-            set to 0.
+            Best first, with :meth:`score`.
 
         Raises
         ------
@@ -139,11 +133,22 @@ class SimilarSounds:
         queries = self.query_vectors(self.encoder.load(clip, start_s, end_s))
         barred = self._own_rows(clip, start_s, end_s) if exclude_self else None
         regions = self.regions(queries, top, per_recording, chosen_rows(self.index, where), barred)
-        kept = [region for region in regions if region.score >= min_score]
-        return [self._event(name, rank, region) for rank, region in enumerate(kept, 1)]
+        events = [self._event(name, rank, region) for rank, region in enumerate(regions, 1)]
+        return [event for event in events if event.score >= min_score]
+
+    def score(self, cosine: float) -> float:
+        """Of a region whose best window is that near: how likely it is of the query's kind.
+
+        With an encoder that was not calibrated it is the cosine itself, negative ones set to 0.
+        """
+        likeness = self.encoder.bundle.likeness
+        return max(0.0, cosine) if likeness is None else likeness(cosine)
 
     def query_vectors(self, signal: np.ndarray) -> np.ndarray:
-        """Unit vectors that stand for a signal [shape=(n, dim), dtype=float32].
+        """Unit vectors that stand for a signal [shape=(n, width), dtype=float32].
+
+        That of its loudest second: what else is in a clip is more often a tail or a pause than
+        what was meant. Of a shorter clip, one for each place that it may have in a window.
 
         Raises
         ------
@@ -151,17 +156,13 @@ class SimilarSounds:
             If it is silent.
         """
         windows = self.encoder.windows(signal, _QUERY_HOP_S)
-        heard = windows.embeddings.any(axis=1)
+        vectors = self.index.info.scaling(windows.rows(self.index.info.scaling))
+        heard = vectors.any(axis=1)
         if not heard.any():
             raise AudioError("decode", "the clip is silent")
-        heard &= windows.peaks_db >= windows.peaks_db.max() - _QUIET_DB
-        vectors = self.index.info.scaling(windows.embeddings[heard])
-        mean = vectors.mean(axis=0, keepdims=True)
-        chosen = [mean[0] / max(float(np.linalg.norm(mean)), 1e-9)]
-        while len(chosen) < min(_MOST_VECTORS, 1 + len(vectors)):
-            nearest = (vectors @ np.stack(chosen).T).max(axis=1)
-            chosen.append(vectors[int(np.argmin(nearest))])
-        return np.stack(chosen)
+        if len(signal) < self.spec.window_length:
+            return vectors[heard]
+        return vectors[[int(np.argmax(np.where(heard, windows.levels_db, -np.inf)))]]
 
     def regions(
         self,
@@ -175,7 +176,7 @@ class SimilarSounds:
 
         Parameters
         ----------
-        queries : np.ndarray [shape=(n, dim)]
+        queries : np.ndarray [shape=(n, width)]
             From :meth:`query_vectors`.
         top, per_recording : int
         rows : np.ndarray of bool [shape=(n_rows,)], optional
@@ -221,7 +222,7 @@ class SimilarSounds:
             if len(mine) < per_recording and not inside:
                 mine.append(self._region(int(recording), window, queries, rows))
                 regions.append(mine[-1])
-        regions.sort(key=lambda region: -region.score)
+        regions.sort(key=lambda region: -region.cosine)
         return regions[:top]
 
     def _region(
@@ -252,7 +253,7 @@ class SimilarSounds:
             onset_s=round(onset, 3),
             offset_s=round(offset, 3),
             label=dict(table["labels"][region.recording].as_py() or ()).get("label"),
-            score=round(max(0.0, region.score), 4),
+            score=round(self.score(region.cosine), 4),
         )
 
     def span(self, region: Region) -> tuple[float, float]:

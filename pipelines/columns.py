@@ -93,6 +93,8 @@ def choose_bundles(
     stored = known.config.columns if known else {}
     bundles = {name: info.name for name, info in stored.items()}
     asked = {name: bundle for name, bundle in given.items() if name not in BASE}
+    if known and known.config.latent is None and "vae" in given:
+        asked["latent"] = given["vae"] or bundles.get("latent", "vae")
     return tuple((bundles | {n: b or bundles.get(n, n) for n, b in asked.items()}).items())
 
 

@@ -66,8 +66,9 @@ class IngestOptions:
     beam_args : tuple of str
         Options of Beam.
     encoders : str, optional
-        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. Those that the
-        catalog has are always written; new ones are added to all of it.
+        Columns and perhaps their bundles, as in ``"fingerprint,vae,event=DIR"``. A new catalog has
+        fingerprints and these. What a catalog has is always written; new ones are added to all of
+        it.
     """
 
     fingerprint: str = "fingerprint"
@@ -231,7 +232,9 @@ def _make_job(
     # Its configuration has the columns that the catalog is to have; the run is not known yet.
     given = parse_encoders(options.encoders) if options.encoders else {}
     fingerprint = given.get("fingerprint") or options.fingerprint
-    vae = given.get("vae") or options.vae
+    # A new catalog has what is asked for; one that is there goes on as it began.
+    has_latents = known.config.latent is not None if known else not given or "vae" in given
+    vae = (given.get("vae") or options.vae) if has_latents else None
     columns = choose_bundles(known, given)
     with explain_columns(known, given):
         config = load_encoders(fingerprint, vae, precision, columns).config(keep_mfcc)

@@ -42,8 +42,10 @@ class Job:
         Folder of the catalog, as every worker sees it.
     run : int
         Number of this run of ingest.
-    fingerprint, vae : str
-        Names or folders of the encoder bundles.
+    fingerprint : str
+        Name or folder of the encoder bundle.
+    vae : str or None
+        The same of the autoencoder; None if no latents are stored with the windows.
     config : CatalogConfig
     columns : tuple of (str, str)
         Names of the further columns, and of their bundles.
@@ -52,7 +54,7 @@ class Job:
     catalog: str
     run: int
     fingerprint: str
-    vae: str
+    vae: str | None
     config: CatalogConfig
     columns: tuple[tuple[str, str], ...] = ()
 
@@ -72,23 +74,24 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """The two encoders of a catalog, and those of its further columns."""
+    """The encoders of a catalog, and those of its further columns."""
 
     fingerprint: Bundle
-    vae: Bundle
+    vae: Bundle | None
     columns: dict[str, Bundle] = dataclasses.field(default_factory=dict)
 
     def config(self, keep_mfcc: str) -> CatalogConfig:
         """The configuration of a catalog made with them."""
         columns = {name: _info(bundle) for name, bundle in self.columns.items()}
+        latent = _info(self.vae) if self.vae else None
         return CatalogConfig(
-            self.fingerprint.spec, _info(self.fingerprint), _info(self.vae), keep_mfcc, columns
+            self.fingerprint.spec, _info(self.fingerprint), latent, keep_mfcc, columns
         )
 
 
 @functools.lru_cache(maxsize=4)
 def load_encoders(
-    fingerprint: str, vae: str, precision: str, columns: tuple[tuple[str, str], ...] = ()
+    fingerprint: str, vae: str | None, precision: str, columns: tuple[tuple[str, str], ...] = ()
 ) -> Encoders:
     """Load all bundles, once per process.
 
@@ -99,16 +102,17 @@ def load_encoders(
     """
     encoders = Encoders(
         load_bundle(fingerprint, precision),
-        load_bundle(vae, precision),
+        load_bundle(vae, precision) if vae else None,
         {name: load_bundle(bundle, precision) for name, bundle in columns},
     )
     for bundle, kind in ((encoders.fingerprint, "siamese"), (encoders.vae, "vae")):
-        if bundle.kind != kind:
+        if bundle is not None and bundle.kind != kind:
             raise BundleError(
                 f"{bundle.folder} is a {bundle.kind} bundle; --encoder takes a siamese, --vae a vae"
             )
     for bundle in (encoders.vae, *encoders.columns.values()):
-        bundle.check_spec(encoders.fingerprint.spec)
+        if bundle is not None:
+            bundle.check_spec(encoders.fingerprint.spec)
     return encoders
 
 
@@ -220,9 +224,10 @@ class _Recording:
             "start_sample": start + spec.window_hop * np.arange(n),
             "peak_db": windows.max(axis=(1, 2)),
             "fingerprint": _lists(self._encoders.fingerprint.encode(windows)),
-            "latent": _lists(self._encoders.vae.encode(windows)),
+            "mfcc": _lists(mfcc_summary(windows, spec)),
         }
-        columns["mfcc"] = _lists(mfcc_summary(windows, spec))
+        if self._encoders.vae is not None:
+            columns["latent"] = _lists(self._encoders.vae.encode(windows))
         if self._config.keep_mfcc == "full":
             columns["mfcc_frames"] = _lists(mfcc(windows, spec).reshape(n, -1))
         schema = self._config.windows_schema

@@ -11,6 +11,7 @@ from encoders.decision import (
     Decision,
     equal_error,
     fit_decision,
+    fit_likeness,
     fit_logistic,
     similarity_of_cosine,
 )
@@ -106,3 +107,13 @@ def test_rows_are_compared_one_by_one(kind: str) -> None:
 def test_an_unknown_similarity_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown similarity 'manhattan'"):
         Decision("manhattan", 1.0, 0.0, 0.5, 0.0, 0.5, 0.0)
+
+
+def test_likeness_is_the_share_of_what_was_found() -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-0.2, 1.0, 20_000)
+    right = rng.random(len(cosines)) < 1 / (1 + np.exp(-(9 * cosines - 6)))
+    likeness = fit_likeness(cosines[right], cosines[~right])
+    for low in (0.3, 0.6, 0.9):
+        here = (cosines >= low) & (cosines < low + 0.05)
+        assert likeness(low + 0.025) == pytest.approx(right[here].mean(), abs=0.06)

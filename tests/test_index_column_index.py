@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import pytest
 from events_helpers import DIM, Sounding, catalog_of, sounds_of
 
 from encoders.errors import CatalogError
+from encoders.features import FeatureSpec
 from index import column_index
 from index.catalog import Catalog
-from index.column_index import ColumnIndex, Scaling
+from index.column_index import ColumnIndex
+from index.scaling import MFCC_SHARE, Scaling
+
+SPEC = FeatureSpec()
 
 
 @pytest.fixture
@@ -108,7 +113,28 @@ def test_an_unknown_column_is_told(catalog: Catalog) -> None:
 
 
 def test_scaling_gives_unit_vectors_and_keeps_silence() -> None:
-    scaling = Scaling(np.array([1.0, 2.0], np.float32), np.array([2.0, 4.0], np.float32))
+    scaling = Scaling(np.array([1.0, 2.0], np.float32), np.array([2.0, 4.0], np.float32), 2)
     vectors = scaling(np.array([[3.0, 2.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(vectors, [[1.0, 0.0], [0.0, 0.0]])
     assert Scaling.from_dict(scaling.to_dict())(np.ones((1, 2), np.float32)).shape == (1, 2)
+    # As indexes and models of version 0.2 have it.
+    old = {key: value for key, value in scaling.to_dict().items() if key != "dim"}
+    assert not Scaling.from_dict(old).takes_mfcc
+
+
+def test_mfccs_stand_beside_the_embedding_half_as_long() -> None:
+    scaling = Scaling.beside_mfcc(4, SPEC)
+    assert scaling is not None
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3, scaling.width)).astype(np.float32)
+    rows[2, :4] = 0.0
+    vectors = scaling(rows)
+    np.testing.assert_allclose(np.linalg.norm(vectors[:2], axis=1), 1.0, atol=1e-6)
+    lengths = np.linalg.norm(vectors[:2, :4], axis=1), np.linalg.norm(vectors[:2, 4:], axis=1)
+    np.testing.assert_allclose(lengths[1], MFCC_SHARE * lengths[0], rtol=1e-5)
+    assert not vectors[2].any()
+    other = dataclasses.replace(SPEC, n_mfcc=13)
+    assert Scaling.beside_mfcc(4, other) is None
+    measured = Scaling.measured([rng.normal(3.0, 2.0, (500, 6))], 4, embeddings_too=False)
+    np.testing.assert_allclose(measured.mean, [0, 0, 0, 0, 3, 3], atol=0.3)
+    np.testing.assert_allclose(measured.deviation, [1, 1, 1, 1, 2, 2], atol=0.2)

@@ -72,6 +72,27 @@ def test_a_new_catalog_stores_what_was_asked_for(sounds: Path, tmp_path: Path) -
     assert event["embedding"].equals(embeddings(tmp_path / "c", "fingerprint")["embedding"])
 
 
+def test_latents_can_be_left_out_and_added_later(sounds: Path, plain: Path, tmp_path: Path) -> None:
+    summary = run([sounds], tmp_path / "c", encoders=f"event={FINGERPRINT}")
+    catalog = Catalog.open(tmp_path / "c")
+    assert list(stored_columns(catalog)) == ["fingerprint", "event"]
+    assert "latent" not in catalog.config.windows_schema.names
+    with pytest.raises(CatalogError, match="no column 'vae', only fingerprint, event"):
+        next(iter_embeddings(catalog, "vae"))
+    before = digests(tmp_path / "c")
+    added = run([sounds], tmp_path / "c", encoders=f"event={FINGERPRINT},vae={VAE}")
+    assert added.n_todo == 0
+    assert added.n_gaps == len(catalog.parts())
+    after = digests(tmp_path / "c")
+    assert {name: after[name] for name in before} == before
+    order = [("recording_id", "ascending"), ("start_sample", "ascending")]
+    latent, usual = (embeddings(c, "vae").sort_by(order) for c in (tmp_path / "c", plain))
+    assert latent["embedding"].to_pylist() == usual["embedding"].to_pylist()
+    assert latent.num_rows == summary.windows
+    # What every other catalog has with its windows is not made twice.
+    assert run([], copy(plain, tmp_path / "p"), encoders=f"vae={VAE}").n_gaps == 0
+
+
 def test_embeddings_are_those_of_the_windows_in_their_order(plain: Path, tmp_path: Path) -> None:
     catalog = copy(plain, tmp_path / "c")
     run([], catalog, encoders=OTHER)

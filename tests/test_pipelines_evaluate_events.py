@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,19 @@ from click.testing import CliRunner
 from conftest import ROOT
 from ingest_helpers import FINGERPRINT, VAE
 
+from encoders.bundle import write_likeness
 from encoders.corpus import read_corpus
+from encoders.decision import fit_likeness
 from encoders.errors import EarmarkError
+from index.similar import SimilarSounds
 from pipelines.commands.evaluate import command
+from pipelines.evaluate_events.few_shot import LEARNED
 from pipelines.evaluate_events.parts import Context, Options
-from pipelines.evaluate_events.sounds import BASELINE, BOTH, Bundles, pool
+from pipelines.evaluate_events.retrieval import SIMILAR, similarities
+from pipelines.evaluate_events.sounds import BASELINE, Bundles, pool, prepare_catalog
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from likeness import calibration_error, found_pairs
 
 EVENT = str(ROOT / "tests" / "data" / "bundles" / "event")
 # Detection has tests of its own, and needs more than this corpus has.
@@ -65,15 +75,19 @@ def test_the_report_has_what_was_measured(corpus: Path, tmp_path: Path) -> None:
     figures = json.loads((out / "results.json").read_text())
     assert set(figures) == {"command", "machine", "encoder", "retrieval", "few-shot"}
     inside, more = (figures["retrieval"][t] for t in ("in dev", "in dev and train"))
-    for system in ("event", "fingerprint", "vae", BASELINE, BOTH):
+    for system in (SIMILAR, "event", "fingerprint", "vae", BASELINE):
         # 24 recordings: the twin counts once, and each finds the same kind from elsewhere.
         assert inside[system]["n_queries"] == more[system]["n_queries"] == 24
         assert inside[system]["n_labels"] == 3
         assert 0.3 < inside[system]["map"] <= 1.0
-        assert 0.0 <= figures["few-shot"]["1"][system]["macro_f1"] <= 1.0
     # Hums, hisses and clicks are far apart for anything that hears.
     assert inside[BASELINE]["map"] > 0.7
-    assert figures["few-shot"]["1"][BASELINE]["macro_f1"] > 0.5
+    few = figures["few-shot"]["1"]
+    assert set(few) == {
+        LEARNED, *(f"{s}, prototype" for s in ("event", "fingerprint", "vae", BASELINE))
+    }  # fmt: skip
+    assert few[LEARNED]["macro_f1"] > 0.5
+    assert few[f"{BASELINE}, prototype"]["macro_f1"] > 0.5
     # Too few of each for 5 examples and 5 more, or for 20.
     assert list(figures["few-shot"]) == ["1"]
     report = (out / "report.md").read_text()
@@ -94,6 +108,44 @@ def test_a_catalog_is_used_again(corpus: Path, tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.parquet")} == before
     assert again.uris.tolist() == sounds.uris.tolist()
     assert set(sounds.sources.tolist()) == {"train-a", "train-b"}
+
+
+def test_similarities_are_those_of_the_command(corpus: Path, tmp_path: Path) -> None:
+    bundles = Bundles(EVENT, FINGERPRINT, VAE)
+    catalog = prepare_catalog(read_corpus(corpus), "dev", tmp_path, bundles)
+    cosines = similarities(catalog, catalog, EVENT)
+    sounds = SimilarSounds(catalog, "event", EVENT)
+    uris = catalog.indexed_recordings()["uri"].to_pylist()
+    for number in (0, 7):
+        events = sounds.find(uris[number], top=len(uris))
+        assert len(events) > 10
+        # Negative ones are not listed.
+        expected = {uri: c for uri, c in zip(uris, cosines[number], strict=True) if c > 0.01}
+        found = {event.reference: event.score for event in events}
+        assert {uri: found[uri] for uri in expected} == pytest.approx(expected, abs=2e-3)
+
+
+def test_scores_are_probabilities_if_the_encoder_is_calibrated(
+    corpus: Path, tmp_path: Path
+) -> None:
+    bundle = shutil.copytree(EVENT, tmp_path / "event")
+    items = read_corpus(corpus)
+    catalog = prepare_catalog(items, "dev", tmp_path, Bundles(str(bundle), FINGERPRINT, VAE))
+    clip = catalog.indexed_recordings()["uri"][0].as_py()
+    cosines = SimilarSounds(catalog, "event", bundle).find(clip)
+    found, same = found_pairs(catalog, str(bundle))
+    assert len(found) == len(same)
+    # Hums, hisses and clicks from two sources: four of each in the other one.
+    assert len(found) == 24 * 10
+    likeness = fit_likeness(found[same], found[~same])
+    write_likeness(bundle, likeness)
+    scores = SimilarSounds(catalog, "event", bundle).find(clip)
+    assert [e.reference for e in scores] == [e.reference for e in cosines]
+    for calibrated, plain in zip(scores, cosines, strict=True):
+        assert calibrated.score == pytest.approx(likeness(plain.score), abs=2e-3)
+    chances = np.array([likeness(float(cosine)) for cosine in found])
+    assert chances.mean() == pytest.approx(same.mean(), abs=0.05)
+    assert calibration_error(chances, same) < 0.2
 
 
 def test_silence_does_not_count_in_the_mean() -> None:

@@ -62,8 +62,9 @@ class _Ingest(click.Command):
 )  # fmt: skip
 @click.option(
     "--encoders", metavar="NAME[=BUNDLE],…",
-    help="Embeddings to store: fingerprint and vae, which every catalog has, and further ones "
-    "such as event. A new one is added to what the catalog holds. [default: those it has]",
+    help="Embeddings to store: fingerprint, which every catalog has, vae, event and further ones. "
+    "A new one is added to what the catalog holds. [default: those it has; fingerprint,vae for a "
+    "new one]",
 )  # fmt: skip
 @click.option(
     "--precision", type=click.Choice(["int8", "float32"]),

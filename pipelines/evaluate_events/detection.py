@@ -18,13 +18,13 @@ from encoders.corpus import Item, PcmCache
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
 from index.clips import ClipEncoder
-from index.column_index import Scaling
 from index.config import EncoderInfo
 from index.event_detector import CLIP, EventDetector
 from index.event_mixtures import mixture_set
 from index.event_model import EventModel
 from index.event_regions import RegionOptions, find_regions
 from index.event_training import fit_events
+from index.scaling import Scaling
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.detection_metrics import (
     DetectionFigures,
@@ -84,11 +84,13 @@ def evaluate_detection(context: Context) -> Part:
     spectra = {s.path.name: _frames(s, detector) for s in soundscapes}
     truth = {s.path.name: merged(s.events) for s in soundscapes}
     scores = {n: detector.frame_scores(f) for n, f in spectra.items()}
+    # Curves over all thresholds ask of every class, whatever else a segment may be.
+    every = {n: detector.frame_scores(f, every_class=True) for n, f in spectra.items()}
     found = _events(scores, model.thresholds, detector, CLIP)
     matched = {n: templates.scores(f) for n, f in spectra.items()}
     systems: dict[str, tuple[Scores, Events]] = {
-        "earmark": (scores, found),
-        "earmark, best thresholds": (scores, _best_events(scores, truth, detector, CLIP)),
+        "earmark": (every, found),
+        "earmark, best thresholds": (every, _best_events(scores, truth, detector, CLIP)),
         "templates, best thresholds": (
             matched, _best_events(matched, truth, detector, _TEMPLATES)
         ),
@@ -170,7 +172,8 @@ def _learn(context: Context, items: Sequence[Item], classes: Sequence[str]) -> E
     options, bundles = context.options, context.options.bundles
     bundle = load_bundle(bundles.event, bundles.precision)
     info = EncoderInfo(bundle.name, bundle.sha256, bundle.precision, bundle.dim)
-    encoder, scaling = ClipEncoder(info, bundle.folder), Scaling.none(info.dim)
+    encoder = ClipEncoder(info, bundle.folder)
+    scaling = Scaling.beside_mfcc(info.dim, encoder.spec) or Scaling.none(info.dim)
 
     def clips(role: str) -> Clips:
         mine = [i for i in items if i.role == role and i.split == "train"]

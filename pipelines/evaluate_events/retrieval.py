@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from index.metrics_retrieval import bootstrap_interval, mean_by_label, retrieve
+from encoders.errors import AudioError
+from index.catalog import Catalog
+from index.metrics_retrieval import bootstrap_interval, mean_by_label, rank_all, retrieve
+from index.similar import SimilarSounds
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.parts import Context, Part
 from pipelines.evaluate_events.sounds import BASELINE, Sounds
 
+SIMILAR = "earmark similar"
+"""The command itself: recordings ranked by the best window of each."""
+
+_QUERIES_AT_ONCE = 256
+
 
 def evaluate_retrieval(context: Context) -> Part:
-    """Mean average precision and precision at 5 of every kind of vector."""
+    """Mean average precision and precision at 5, of the command and of every kind of vector."""
     tables: list[Table] = []
     figures: dict[str, Any] = {}
+    split, gallery = context.options.split, context.options.gallery
     for title, sounds, queries in _galleries(context):
+        catalogs = [context.catalog(s) for s in (split, gallery) if s and s in title.split()]
+        alike = np.concatenate(
+            [similarities(catalogs[0], c, context.options.bundles.event) for c in catalogs], axis=1
+        )
+        rows_asked = np.flatnonzero(queries)
         found = {
-            system: retrieve(vectors, sounds.labels, sounds.sources, queries)
-            for system, vectors in sounds.vectors.items()
+            SIMILAR: rank_all(alike, sounds.labels, sounds.sources, rows_asked),
+            **{
+                system: retrieve(vectors, sounds.labels, sounds.sources, queries)
+                for system, vectors in sounds.vectors.items()
+            },
         }
         rows = []
         mine: dict[str, dict[str, Any]] = {}
@@ -55,6 +74,44 @@ def evaluate_retrieval(context: Context) -> Part:
         tables.append(_label_table(title, sounds, by_label))
         figures[title] = mine
     return Part(tables, figures)
+
+
+def similarities(
+    asked: Catalog, catalog: Catalog, bundle: str | Path | None = None, column: str = "event"
+) -> np.ndarray:
+    """How near the recordings of one catalog are to those of another, as ``similar`` sees them.
+
+    Parameters
+    ----------
+    asked : Catalog
+        Its files are the clips.
+    catalog : Catalog
+        It is searched.
+    bundle : str or Path, optional
+        Of the column.
+    column : str
+
+    Returns
+    -------
+    cosines : np.ndarray [shape=(n_asked, n_recordings), dtype=float32]
+        That of the best window of each recording; -1 for a clip that cannot be asked with.
+    """
+    sounds = SimilarSounds(catalog, column, bundle)
+    clips = asked.indexed_recordings()["uri"].to_pylist()
+    cosines = np.full((len(clips), len(sounds.index.n_rows)), -1.0, np.float32)
+    stored = sounds.index.vectors.astype(np.float32)
+    for first in range(0, len(clips), _QUERIES_AT_ONCE):
+        vectors, owners = [], []
+        for number, clip in enumerate(clips[first : first + _QUERIES_AT_ONCE], first):
+            with contextlib.suppress(AudioError):
+                vectors.append(sounds.query_vectors(sounds.encoder.load(clip)))
+                owners.append(number)
+        if not vectors:
+            continue
+        starts = np.cumsum([0, *map(len, vectors[:-1])])
+        best = np.maximum.reduceat(np.concatenate(vectors) @ stored.T, starts, axis=0)
+        cosines[owners] = np.maximum.reduceat(best, sounds.index.first_rows, axis=1)
+    return cosines
 
 
 def _galleries(context: Context) -> list[tuple[str, Sounds, np.ndarray]]:

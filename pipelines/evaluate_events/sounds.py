@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from encoders.bundle import load_bundle, unit_vectors
+from encoders.bundle import load_bundle
 from encoders.corpus import Item
 from encoders.errors import EarmarkError
 from index.catalog import Catalog
@@ -22,11 +22,6 @@ from pipelines.ingest import IngestOptions, ingest
 
 BASELINE = "MFCC mean"
 """What the encoders are compared with: mean coefficients, no learning."""
-
-BOTH = "event + MFCC"
-"""The embedding beside the MFCC statistics that ingest stores as well, half as long."""
-
-_MFCC_SHARE = 0.5
 
 # Windows further below the loudest of their recording, in dB, are its silence.
 _QUIET_DB = 20.0
@@ -44,7 +39,7 @@ class Sounds:
         Names.
     vectors : dict of np.ndarray [shape=(n, dim)]
         One vector for each recording, the mean over its windows that are not silent: of the
-        column by its name, of the MFCCs as :data:`BASELINE`, and :data:`BOTH`.
+        column by its name, and of the MFCCs as :data:`BASELINE`.
     """
 
     uris: np.ndarray
@@ -97,7 +92,7 @@ def prepare_catalog(items: Sequence[Item], split: str, cache: Path, bundles: Bun
         file.write(content)
     options = IngestOptions(
         bundles.fingerprint, bundles.vae, bundles.precision, build_index=False,
-        encoders=f"event={bundles.event}",
+        encoders=f"fingerprint,vae,event={bundles.event}",
     )  # fmt: skip
     ingest([str(manifest)], folder, options)
     return Catalog.open(folder)
@@ -121,7 +116,6 @@ def read_sounds(catalog: Catalog) -> Sounds:
     for name, read in columns.items():
         rows = np.concatenate([_matrix(batch.column(batch.num_columns - 1)) for batch in read()])
         vectors[name] = pool(rows, peaks, n_windows)
-    vectors[BOTH] = beside(vectors["event"], vectors[BASELINE])
     # The second half of the MFCC summary are deviations.
     vectors[BASELINE] = vectors[BASELINE][:, : catalog.config.spec.n_mfcc]
     return Sounds(
@@ -130,23 +124,6 @@ def read_sounds(catalog: Catalog) -> Sounds:
         np.array([found["source"] for found in labels]),
         vectors,
     )
-
-
-def beside(embeddings: np.ndarray, mfcc: np.ndarray) -> np.ndarray:
-    """Embeddings and MFCC statistics as one vector, compared by cosine.
-
-    Parameters
-    ----------
-    embeddings : np.ndarray [shape=(n, dim)]
-    mfcc : np.ndarray [shape=(n, 2 * n_mfcc)]
-        Standardised here over the recordings, and scaled to half the length of the embeddings.
-
-    Returns
-    -------
-    vectors : np.ndarray [shape=(n, dim + 2 * n_mfcc)]
-    """
-    standard = (mfcc - mfcc.mean(axis=0)) / np.maximum(mfcc.std(axis=0), 1e-6)
-    return np.concatenate([unit_vectors(embeddings), _MFCC_SHARE * unit_vectors(standard)], axis=1)
 
 
 def pool(rows: np.ndarray, peaks: np.ndarray, n_windows: np.ndarray) -> np.ndarray:
