@@ -30,8 +30,8 @@ class SiameseConfig:
     """
 
     dim: int = 128
-    channels: tuple[int, ...] = (32, 48, 96, 192, 320)
-    hidden: int = 256
+    channels: tuple[int, ...] = (32, 48, 96, 192, 384)
+    hidden: int = 512
 
 
 def build_siamese(n_frames: int, n_bands: int, config: SiameseConfig) -> keras.Model:

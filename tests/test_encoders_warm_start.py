@@ -47,7 +47,7 @@ def test_a_larger_model_gives_the_same_vectors_and_learns_with_all_of_it(
     levels: np.ndarray,
 ) -> None:
     model = build_siamese(
-        SPEC.window_frames, 96, SiameseConfig(channels=(32, 48, 96, 200, 328), hidden=272)
+        SPEC.window_frames, 96, SiameseConfig(channels=(32, 48, 96, 200, 400), hidden=528)
     )
     start_from_network(model, NETWORK, levels)
     answers = np.asarray(model(levels, training=False))
@@ -56,13 +56,13 @@ def test_a_larger_model_gives_the_same_vectors_and_learns_with_all_of_it(
     last = model.layers[-1].kernel
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.square(model(levels, training=True)))
-    assert np.any(np.asarray(tape.gradient(loss, last))[256:] != 0.0)
+    assert np.any(np.asarray(tape.gradient(loss, last))[512:] != 0.0)
 
 
 def test_layers_have_the_shapes_of_keras() -> None:
     shapes = [kernel.shape for kernel, _ in read_layers(NETWORK)]
     assert shapes[0] == (3, 3, 1, 32)
-    assert shapes[-1] == (256, 128)
+    assert shapes[-1] == (512, 128)
     assert all(bias.shape == shape[-1:] for shape, (_, bias) in zip(
         shapes, read_layers(NETWORK), strict=True
     ))  # fmt: skip
@@ -74,7 +74,7 @@ def test_layers_have_the_shapes_of_keras() -> None:
         SiameseConfig(dim=64),
         SiameseConfig(dim=256),
         SiameseConfig(channels=(32, 48, 96, 192)),
-        SiameseConfig(channels=(32, 48, 96, 192, 256)),
+        SiameseConfig(channels=(32, 48, 96, 192, 320)),
     ],
 )
 def test_another_shape_is_refused(config: SiameseConfig, levels: np.ndarray) -> None:

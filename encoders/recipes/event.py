@@ -33,7 +33,7 @@ from encoders.warm_start import FLOAT_NETWORK, start_from_network
 INPUT = LevelInput(low=0, high=128)
 """All of it: cymbals, insects and hiss live where no music has to be told apart."""
 
-NETWORK = SiameseConfig(channels=(16, 32, 64, 128, 256))
+NETWORK = SiameseConfig(channels=(16, 32, 64, 128, 256), hidden=256)
 
 
 @dataclasses.dataclass(frozen=True)

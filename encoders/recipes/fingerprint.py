@@ -85,7 +85,7 @@ class SiameseRecipe:
     n_pairs: int = 256
     temperature: float | None = None
     margin: float | None = None
-    other_sounds: float = 0.0
+    other_sounds: float = 0.2
 
     def __post_init__(self) -> None:
         for value, known in (

@@ -78,12 +78,12 @@ class _Numbers(click.ParamType):
 )
 @click.option(
     "--channels", type=_Numbers(), metavar="N,N,…",
-    help="Of the convolutions. [default: 32,48,96,192,320; event 24,40,96,160,256; "
+    help="Of the convolutions. [default: 32,48,96,192,384; event 16,32,64,128,256; "
     "vae 16,32,64,128]",
 )  # fmt: skip
 @click.option(
     "--hidden", type=click.IntRange(min=1), metavar="N",
-    help="Width of the dense layer. [default: 256]",
+    help="Width of the dense layer. [default: 512; event 256]",
 )  # fmt: skip
 @click.option(
     "--loss", type=click.Choice(["nt-xent", "contrastive", "triplet", "triplet-hard"]),
@@ -112,7 +112,7 @@ class _Numbers(click.ParamType):
 @click.option(
     "--other-sounds", type=click.FloatRange(0.0, 1.0), metavar="SHARE",
     help="Share of the pairs that are speech, effects and ambience instead of music. "
-    "[siamese; default: 0]",
+    "[siamese; default: 0.2]",
 )  # fmt: skip
 @click.option(
     "--mixed-precision", is_flag=True,
