@@ -31,6 +31,9 @@ from encoders.siamese import SiameseConfig
 from encoders.training import TrainingConfig
 from pipelines.progress import task_display
 
+# What all runs share if they do not say otherwise: the network before it was widened, and music only.
+_BASE = {"channels": (32, 48, 96, 192, 320), "hidden": 256, "other_sounds": 0.0}
+
 RUNS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "contrastive": {"loss": "contrastive"},
@@ -57,6 +60,7 @@ COLUMNS = (
 
 def recipe_of(choices: dict[str, Any], n_pairs: int) -> SiameseRecipe:
     """A recipe from choices of the network and of the training together."""
+    choices = _BASE | choices
     shape = {name: choices[name] for name in ("dim", "channels", "hidden") if name in choices}
     rest = {name: value for name, value in choices.items() if name not in shape}
     return SiameseRecipe(SiameseConfig(**shape), n_pairs=n_pairs, **rest)

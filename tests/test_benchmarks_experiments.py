@@ -31,6 +31,7 @@ TRACKS = {"palace.ogg": "train", "morning-coffee.mp3": "dev"}
 def corpus(demo_tracks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small = functools.partial(SiameseConfig, channels=(4, 6), hidden=8)
     monkeypatch.setattr(experiments, "SiameseConfig", small)
+    monkeypatch.setattr(experiments, "_BASE", {})
     monkeypatch.setattr(experiments, "simulate_rooms", lambda *args, **settings: shipped_rooms())
     monkeypatch.setattr(fingerprint, "N_EXAMINED", 32)
     monkeypatch.setattr(fingerprint, "N_CALIBRATION", 8)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ingest_helpers import VAE, rows, run
 
-from encoders import recipes, siamese, vae
+from encoders import losses, recipes, siamese, vae
 from encoders.audio import load_audio
 from encoders.bundle import load_bundle
 from encoders.decision import SIMILARITIES
@@ -372,7 +372,7 @@ def test_too_many_convolutions_are_told(corpus: Path, earmark: Earmark, tmp_path
 
 def test_every_choice_can_be_named(earmark: Earmark) -> None:
     said = " ".join(earmark("train", "--help")[1].split())
-    for choices in (siamese.LOSSES, SIMILARITIES, fingerprint.INPUTS):
+    for choices in (losses.LOSSES, SIMILARITIES, fingerprint.INPUTS):
         assert f"[{'|'.join(choices)}]" in said
 
 
