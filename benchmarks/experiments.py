@@ -31,7 +31,7 @@ from encoders.siamese import SiameseConfig
 from encoders.training import TrainingConfig
 from pipelines.progress import task_display
 
-# What all runs share if they do not say otherwise: the network before it was widened, and music only.
+# What all runs share where they do not say otherwise: the network before it was widened, and music.
 _BASE = {"channels": (32, 48, 96, 192, 320), "hidden": 256, "other_sounds": 0.0}
 
 RUNS: dict[str, dict[str, Any]] = {
