@@ -183,7 +183,9 @@ def measure(
     ways = {
         "ingest": options,
         "ingest, 1 thread": one_thread,
-        "ingest with the column event, 1 thread": dataclasses.replace(one_thread, encoders="event"),
+        "ingest with the column event, 1 thread": dataclasses.replace(
+            one_thread, encoders=f"vae={options.vae},event"
+        ),
     }
     taken: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):

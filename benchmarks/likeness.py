@@ -55,7 +55,8 @@ def found_pairs(catalog: Catalog, bundle: str) -> tuple[np.ndarray, np.ndarray]:
     best = np.argsort(-alike, axis=1)[:, :_FOUND]
     cosines = np.take_along_axis(alike, best, axis=1)
     same = kinds[best] == kinds[:, None]
-    told = np.isfinite(cosines)
+    # Clips that cannot be asked with are like nothing at all.
+    told = np.isfinite(cosines) & np.any(cosines > -1.0, axis=1, keepdims=True)
     return cosines[told], same[told]
 
 

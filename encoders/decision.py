@@ -8,6 +8,8 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
+from encoders.errors import EarmarkError
+
 SIMILARITIES = ("cosine", "euclidean", "learned")
 
 STRICT_RATE = 0.01
@@ -114,7 +116,14 @@ def fit_likeness(same: np.ndarray, different: np.ndarray) -> Likeness:
     ----------
     same, different : np.ndarray [shape=(n_same,)], [shape=(n_different,)]
         Cosines.
+
+    Raises
+    ------
+    EarmarkError
+        If there are none of either.
     """
+    if not len(same) or not len(different):
+        raise EarmarkError("a likeness is fitted to sounds of the same kind and of different kinds")
     scale, bias = fit_logistic(same, different)
     odds = len(same) / len(different)
     return Likeness(round(scale, 4), round(bias + float(np.log(odds)), 4))

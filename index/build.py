@@ -132,9 +132,11 @@ def index_rows(
         del index
         info = dataclasses.replace(info, segments=(segment,))
     nearest = open_nearest(folder, info, vectors, every_row)
+    if info.segments:
+        strangers = similarity_of_strangers(nearest, vectors, rows)
+        info = dataclasses.replace(info, strangers=strangers)
+        nearest = open_nearest(folder, info, vectors, every_row)
     recall = recall_against_exact(nearest, vectors, every_row)
-    strangers = similarity_of_strangers(nearest, vectors, rows) if info.segments else 1.0
-    info = dataclasses.replace(info, strangers=strangers)
     info = dataclasses.replace(info, recall=require_recall(recall, kind.factory))
     write_info(folder, info)
     return info

@@ -248,7 +248,8 @@ def _write_vectors(
     if n_rows == 0:
         np.save(folder / "vectors.npy", np.empty((0, width), np.float16))
         np.save(folder / "peaks.npy", peaks)
-        return np.empty((0, width), np.float16), Scaling.none(width)
+        empty = np.empty((0, width), np.float16)
+        return empty, _scaling(column, dim, catalog, [empty])
     shape = (n_rows, width)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, shape)
     row = 0

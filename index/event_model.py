@@ -217,10 +217,9 @@ class EventModel:
         """
         if scaling is not None and scaling.width != self.scaling.width:
             raise EarmarkError(
-                f"this event model was learned from vectors of {self.scaling.width} numbers, and "
-                f"those of the column {column!r} have {scaling.width}, as an earlier version of "
-                "earmark made the one or the other: remove the index of the column, or learn again "
-                "with 'earmark events learn'"
+                f"this event model is of an earlier version of earmark: it knows vectors of "
+                f"{self.scaling.width} numbers, and those of the column {column!r} have "
+                f"{scaling.width}. Learn again with 'earmark events learn CATALOG --labels FILE'"
             )
         mine, theirs = self.encoder, encoder
         if (mine.sha256, mine.precision, self.spec) != (theirs.sha256, theirs.precision, spec):

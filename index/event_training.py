@@ -106,7 +106,8 @@ def fit_events(
     heads = fit_heads(data.vectors, data.targets, data.examples)
     heads[~linear] = 0.0
     classes = []
-    together = _choose_together(near, head, positive, calibrations[True]) if data.segments else []
+    by_class = np.array([calibrations[bool(kind)] for kind in linear])
+    together = _choose_together(near, head, positive, by_class) if data.segments else []
     for c, name in enumerate(data.names):
         calibration = calibrations[bool(linear[c])]
         constant, by_near, by_head = calibration
@@ -344,12 +345,11 @@ def _calibrate(
 
 
 def _choose_together(
-    near: np.ndarray, head: np.ndarray, positive: np.ndarray,
-    calibration: tuple[float, float, float],
-) -> list[dict[str, float]]:  # fmt: skip
+    near: np.ndarray, head: np.ndarray, positive: np.ndarray, calibrations: np.ndarray
+) -> list[dict[str, float]]:
     # One threshold for all classes, that of the best mean F1 if a segment is what it is likest to.
     # One for each, fitted to few sounds, does worse with others.
-    constant, by_near, by_head = calibration
+    constant, by_near, by_head = calibrations.T
     scores = np.nan_to_num(scipy.special.expit(constant + by_near * near + by_head * head))
     likest = scores >= scores.max(axis=1, keepdims=True)
     n_positive = positive.sum(axis=0)
@@ -358,7 +358,10 @@ def _choose_together(
         found = likest & (scores >= threshold)
         hits, n_found = (found & positive).sum(axis=0), found.sum(axis=0)
         tried.append((2 * hits / np.maximum(n_found + n_positive, 1), hits, n_found))
-    best = int(np.argmax([f1.mean() for f1, *_ in tried]))
+    means = [f1.mean() for f1, *_ in tried]
+    if not max(means):
+        return [{} for _ in n_positive]
+    best = int(np.argmax(means))
     return [
         {
             "threshold": round(float(_TOGETHER[best]), 3),

@@ -57,7 +57,7 @@ class SimilarSounds:
     ----------
     catalog : str, Path or Catalog
     column : str, optional
-        [default: ``event`` where the catalog has it, else ``latent``]
+        [default: ``event`` where the catalog has it, else ``latent``, else ``fingerprint``]
     bundle : str or Path, optional
         Folder of the column's encoder, when it is not one of those that come with earmark.
     progress : callable, optional

@@ -72,7 +72,7 @@ class IngestOptions:
     """
 
     fingerprint: str = "fingerprint"
-    vae: str = "vae"
+    vae: str | None = None
     precision: str | None = None
     keep_mfcc: str | None = None
     max_failures: int | None = None
@@ -234,7 +234,12 @@ def _make_job(
     fingerprint = given.get("fingerprint") or options.fingerprint
     # A new catalog has what is asked for; one that is there goes on as it began.
     has_latents = known.config.latent is not None if known else not given or "vae" in given
-    vae = (given.get("vae") or options.vae) if has_latents else None
+    if options.vae and not has_latents and "vae" not in given:
+        raise EarmarkError(
+            f"the latents of {options.vae} would not be stored: name them among the columns, "
+            f"as vae={options.vae} in --encoders"
+        )
+    vae = (given.get("vae") or options.vae or "vae") if has_latents else None
     columns = choose_bundles(known, given)
     with explain_columns(known, given):
         config = load_encoders(fingerprint, vae, precision, columns).config(keep_mfcc)

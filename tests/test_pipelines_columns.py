@@ -72,8 +72,15 @@ def test_a_new_catalog_stores_what_was_asked_for(sounds: Path, tmp_path: Path) -
     assert event["embedding"].equals(embeddings(tmp_path / "c", "fingerprint")["embedding"])
 
 
+def test_an_autoencoder_of_no_use_is_told(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        EarmarkError, match=r"would not be stored: name them .* as vae=.* in --encod"
+    ):
+        run([sounds], tmp_path / "c", encoders=f"event={FINGERPRINT}")
+
+
 def test_latents_can_be_left_out_and_added_later(sounds: Path, plain: Path, tmp_path: Path) -> None:
-    summary = run([sounds], tmp_path / "c", encoders=f"event={FINGERPRINT}")
+    summary = run([sounds], tmp_path / "c", encoders=f"event={FINGERPRINT}", vae=None)
     catalog = Catalog.open(tmp_path / "c")
     assert list(stored_columns(catalog)) == ["fingerprint", "event"]
     assert "latent" not in catalog.config.windows_schema.names

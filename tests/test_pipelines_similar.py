@@ -47,6 +47,16 @@ def test_json_lines(capsys: pytest.CaptureFixture[str], catalog: Path, demo_trac
     assert lines[0]["reference"] == str(clip)
 
 
+def test_a_catalog_without_sound_has_nothing_similar(
+    capsys: pytest.CaptureFixture[str], demo_tracks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "junk.wav").write_text("no sound")
+    run([tmp_path / "junk.wav"], tmp_path / "catalog")
+    code, lines, told = similar(capsys, tmp_path / "catalog", demo_tracks / "palace.ogg")
+    assert "Traceback" not in told
+    assert (code, lines) == (0, [])
+
+
 def test_a_clip_that_cannot_be_read_is_told_and_the_others_are_looked_up(
     capsys: pytest.CaptureFixture[str], catalog: Path, demo_tracks: Path, tmp_path: Path
 ) -> None:

@@ -57,8 +57,8 @@ class _Ingest(click.Command):
     help="Fingerprint encoder: the name of a shipped bundle, or a folder.",
 )  # fmt: skip
 @click.option(
-    "--vae", default="vae", show_default=True, metavar="BUNDLE",
-    help="Autoencoder for the latents: the name of a shipped bundle, or a folder.",
+    "--vae", metavar="BUNDLE",
+    help="Autoencoder for the latents: the name of a shipped bundle, or a folder. [default: vae]",
 )  # fmt: skip
 @click.option(
     "--encoders", metavar="NAME[=BUNDLE],…",

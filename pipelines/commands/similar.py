@@ -35,7 +35,7 @@ class KeyValue(click.ParamType):
 encoder_option = click.option(
     "--encoder", metavar="NAME",
     help="Column to search: event, vae, fingerprint or one of your own. [default: event where the "
-    "catalog has it, else vae]",
+    "catalog has it, else vae, else fingerprint]",
 )  # fmt: skip
 bundle_option = click.option(
     "--bundle", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="FOLDER",
