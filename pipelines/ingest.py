@@ -235,10 +235,7 @@ def _make_job(
     # A new catalog has what is asked for; one that is there goes on as it began.
     has_latents = known.config.latent is not None if known else not given or "vae" in given
     if options.vae and not has_latents and "vae" not in given:
-        raise EarmarkError(
-            f"the latents of {options.vae} would not be stored: name them among the columns, "
-            f"as vae={options.vae} in --encoders"
-        )
+        raise EarmarkError(f"no latents will be stored: name vae={options.vae} in --encoders too")
     vae = (given.get("vae") or options.vae or "vae") if has_latents else None
     columns = choose_bundles(known, given)
     with explain_columns(known, given):

@@ -318,6 +318,7 @@ def test_a_similarity_learns_which_dimensions_tell_the_truth() -> None:
 
 
 def test_a_folded_network_has_the_learned_similarity() -> None:
+    tf.keras.utils.set_random_seed(0)
     model = build_siamese(8, 8, SiameseConfig(dim=4, channels=(3,), hidden=6))
     levels = np.random.default_rng(1).random((7, 8, 8), np.float32)
     similarity = learned(4, [3.0, 1.0, 0.3, 0.1])
