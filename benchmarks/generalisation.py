@@ -12,6 +12,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,23 @@ from encoders.batches import PairBatches
 from encoders.bundle import Bundle, Network, load_bundle, unit_vectors
 from encoders.corpus import ROLES, PcmCache, read_corpus
 from encoders.degrade import World, shipped_rooms
+from encoders.experiment import examine
 from encoders.recipes import Caches
 
 SPLITS = ("train", "dev")
 _N_EACH = 8
 
+Embed = Callable[[np.ndarray], np.ndarray]
+
 
 def share_found(
-    bundle: Bundle, sound: PcmCache, backgrounds: Caches, n_batches: int, n_pairs: int, seed: int
+    bundle: Bundle,
+    embed: Embed,
+    sound: PcmCache,
+    backgrounds: Caches,
+    n_batches: int,
+    n_pairs: int,
+    seed: int,
 ) -> float:
     """Share of the degraded windows of ``sound`` that are nearest to their own clean window."""
     world = World(
@@ -39,14 +49,7 @@ def share_found(
     pairs = PairBatches(
         sound, world, bundle.spec, bundle.inputs, n_pairs // _N_EACH, _N_EACH, seed=seed
     )
-    network, found = Network(bundle.folder / f"{bundle.precision}.tflite"), []
-    for number in range(n_batches):
-        anchors, positives, same = pairs.batch(number)
-        cosines = unit_vectors(network(positives)) @ unit_vectors(network(anchors)).T
-        nearest, own = np.argmax(cosines, axis=1), np.arange(len(anchors))
-        # Another window that sounds the same, such as an exact loop, is as right.
-        found.append(np.mean((nearest == own) | same[own, nearest]))
-    return float(np.mean(found))
+    return float(np.mean([examine(embed, pairs, n, n + 1).top_1 for n in range(n_batches)]))
 
 
 @click.command(help=__doc__)
@@ -68,6 +71,7 @@ def main(
     json_path: Path | None,
 ) -> None:
     bundle, items = load_bundle(encoder), read_corpus(corpus)
+    network = Network(bundle.folder / f"{bundle.precision}.tflite")
     caches = {split: Caches.build(items, split, pcm, bundle.spec) for split in SPLITS}
     result: dict[str, Any] = {}
     for role in ROLES:
@@ -76,7 +80,13 @@ def main(
             if len(sound):
                 result[f"{role} of {split}"] = {
                     f"backgrounds of {other}": share_found(
-                        bundle, sound, caches[other], batches, pairs, seed
+                        bundle,
+                        lambda levels: unit_vectors(network(levels)),
+                        sound,
+                        caches[other],
+                        batches,
+                        pairs,
+                        seed,
                     )
                     for other in SPLITS
                 }

@@ -246,9 +246,9 @@ def _write_vectors(
     width = dim + 2 * catalog.config.spec.n_mfcc * mfcc
     peaks = np.empty(n_rows, np.float16)
     if n_rows == 0:
-        np.save(folder / "vectors.npy", np.empty((0, width), np.float16))
-        np.save(folder / "peaks.npy", peaks)
         empty = np.empty((0, width), np.float16)
+        np.save(folder / "vectors.npy", empty)
+        np.save(folder / "peaks.npy", peaks)
         return empty, _scaling(column, dim, catalog, [empty])
     shape = (n_rows, width)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, shape)

@@ -117,7 +117,7 @@ class Scaling:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Scaling:
-        """Inverse of :meth:`to_dict`. Before version 0.3 there were no MFCCs."""
+        """Inverse of :meth:`to_dict`. Without ``dim`` it is of before MFCCs stood there."""
         mean, deviation = (np.array(content[key], np.float32) for key in ("mean", "deviation"))
         return cls(mean, deviation, int(content.get("dim", len(mean))))
 

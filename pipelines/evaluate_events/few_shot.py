@@ -16,7 +16,7 @@ from index.label_files import Labelled
 from index.metrics_retrieval import f1_by_label, nearest_discriminant, nearest_prototype
 from pipelines.evaluate.report import Table
 from pipelines.evaluate_events.parts import Context, Part
-from pipelines.evaluate_events.sounds import Sounds
+from pipelines.evaluate_events.sounds import Sounds, near_loudest
 
 SHOTS = (1, 5, 20)
 """Examples of each label."""
@@ -94,8 +94,7 @@ class Learned:
         self._labels = sounds.labels
         self._vectors = self._index.vectors.astype(np.float32)
         peaks = self._index.peaks_db.astype(np.float32)
-        loudest = np.maximum.reduceat(peaks, self._index.first_rows)
-        self._loud = peaks >= np.repeat(loudest, self._index.n_rows) - _QUIET_DB
+        self._loud = near_loudest(peaks, self._index.n_rows, _QUIET_DB)
 
     def __call__(self, examples: np.ndarray, asked: np.ndarray) -> np.ndarray:
         """Learn, and label."""

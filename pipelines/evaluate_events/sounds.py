@@ -142,10 +142,19 @@ def pool(rows: np.ndarray, peaks: np.ndarray, n_windows: np.ndarray) -> np.ndarr
     means : np.ndarray [shape=(n, dim)]
     """
     starts = np.cumsum(n_windows) - n_windows
-    loudest = np.repeat(np.maximum.reduceat(peaks, starts), n_windows)
-    weights = (peaks >= loudest - _QUIET_DB).astype(np.float64)
+    weights = near_loudest(peaks, n_windows, _QUIET_DB).astype(np.float64)
     totals = np.add.reduceat(rows * weights[:, None], starts)
     return totals / np.add.reduceat(weights, starts)[:, None]
+
+
+def near_loudest(peaks: np.ndarray, n_windows: np.ndarray, quiet_db: float) -> np.ndarray:
+    """Which windows are within ``quiet_db`` of the loudest of their recording [shape=(n_rows,)].
+
+    Parameters as in :func:`pool`.
+    """
+    loudest = np.maximum.reduceat(peaks, np.cumsum(n_windows) - n_windows)
+    heard: np.ndarray = peaks >= np.repeat(loudest, n_windows) - quiet_db
+    return heard
 
 
 def _matrix(lists: pa.FixedSizeListArray) -> np.ndarray:
