@@ -36,11 +36,13 @@ from _collection import Clip, Collection, make_clips, read_collection
 from _common import cache_option, encoder_option, json_option, report, run_measured
 from identify import SNR_DB, pin_to_one_core
 
+from encoders.features import FeatureSpec
+from encoders.signs import sign_shape
 from index.build import index_rows, row_table
 from index.catalog import Catalog
-from index.generation import VectorWriter
 from index.nearest import Inverted
 from index.policy import IndexKind, from_factory
+from index.row_store import RowWriter
 from index.search import FingerprintIndex
 
 K = 20
@@ -61,9 +63,11 @@ def build(
     folder.mkdir(parents=True)
     counts: defaultdict[int, int] = defaultdict(int)
     cpu = {"Making windows": time.process_time()}
-    with VectorWriter(folder, collection.vectors.shape[1]) as writer:
+    signs = sign_shape(FeatureSpec())
+    with RowWriter(folder, collection.vectors.shape[1], signs) as writer:
         for vectors, recordings in collection.blocks(n_windows):
-            writer.append(vectors)
+            # They take their room, but nothing here looks at them.
+            writer.append(vectors, np.zeros((len(vectors), *signs), np.uint32))
             for number, n in zip(*np.unique(recordings, return_counts=True), strict=True):
                 counts[int(number)] += int(n)
     names = pa.array([f"recording {number}" for number in counts])

@@ -23,11 +23,8 @@ from index.catalog import Catalog
 from index.centroids import find_centroids
 from index.generation import (
     TRAINED,
-    VECTORS,
     GenerationInfo,
     Segment,
-    VectorWriter,
-    map_vectors,
     write_info,
     write_table,
 )
@@ -35,6 +32,7 @@ from index.inputs import to_index
 from index.lists import write_lists
 from index.nearest import open_nearest, sounding
 from index.policy import IndexKind
+from index.row_store import RowWriter, map_vectors
 from index.schema import ROWS
 from index.verify import recall_against_exact, require_recall, similarity_of_strangers
 
@@ -72,15 +70,15 @@ def build_index(
     recordings = to_index(inputs)
     with catalog.new_generation() as folder:
         write_table(inputs, folder / "inputs-1.parquet")
-        with VectorWriter(folder, catalog.config.fingerprint.dim) as writer:
-            copy_fingerprints(catalog, writer, recordings, progress)
+        with RowWriter(folder, catalog.config.fingerprint.dim, catalog.config.sign_shape) as writer:
+            copy_rows(catalog, writer, recordings, progress)
         encoder, rows = catalog.config.fingerprint.sha256, row_table(recordings)
         return index_rows(folder, writer, rows, encoder, chosen, progress)
 
 
 def index_rows(
     folder: Path,
-    written: VectorWriter,
+    written: RowWriter,
     rows: pa.Table,
     encoder_sha256: str,
     chosen: IndexKind | None = None,
@@ -91,7 +89,7 @@ def index_rows(
     Parameters
     ----------
     folder : Path
-    written : VectorWriter
+    written : RowWriter
         That has written the row store there.
     rows : pa.Table
         ``index.schema.ROWS`` that cover it.
@@ -112,6 +110,7 @@ def index_rows(
         kind=kind,
         by_size=chosen is None,
         dim=written.dim,
+        sign_shape=written.sign_shape,
         n_rows=written.n_vectors,
         n_recordings=rows.num_rows,
         n_vectors=written.n_vectors,
@@ -120,7 +119,7 @@ def index_rows(
         recall=1.0,
         row_tables=("rows-1.parquet",),
         segments=(),
-        files={VECTORS: written.stretches},
+        files=written.files,
     )
     write_table(rows, folder / info.row_tables[0])
     vectors, every_row = map_vectors(folder, info), np.arange(info.n_rows)
@@ -163,26 +162,27 @@ def row_table(recordings: pa.Table, first_row: int = 0) -> pa.Table:
     return pa.table(columns, schema=ROWS)
 
 
-def copy_fingerprints(
-    catalog: Catalog, writer: VectorWriter, recordings: pa.Table, progress: Progress | None
+def copy_rows(
+    catalog: Catalog, writer: RowWriter, recordings: pa.Table, progress: Progress | None
 ) -> None:
-    """Append the fingerprints of recordings to a row store.
+    """Append the fingerprints and signs of recordings to a row store.
 
     Parameters
     ----------
     catalog : Catalog
-    writer : VectorWriter
+    writer : RowWriter
     recordings : pa.Table
         Rows of :meth:`Catalog.indexed_recordings`, in its order.
     progress : callable or None
     """
     begin, n_rows = writer.n_vectors, int(recordings["n_windows"].to_numpy().sum())
-    columns = ["fingerprint", "peak_db"]
+    columns = ["fingerprint", "signs", "peak_db"]
     for batch in catalog.iter_windows(columns, recordings=recordings):
         fingerprints = batch["fingerprint"].flatten().to_numpy().reshape(batch.num_rows, -1).copy()
         # A zero vector is near nothing: silence is never what was found.
         fingerprints[batch["peak_db"].to_numpy() < SILENCE_DB] = 0.0
-        writer.append(fingerprints)
+        signs = batch["signs"].flatten().to_numpy()
+        writer.append(fingerprints, signs.reshape(batch.num_rows, *writer.sign_shape))
         if progress:
             progress("Reading windows", writer.n_vectors - begin, n_rows)
     if writer.n_vectors - begin != n_rows:

@@ -27,7 +27,7 @@ class Judged:
     Attributes
     ----------
     candidates : sequence of (sequence of Evidence, bool)
-        Most similar first: the evidence for each, of the whole and perhaps of a part, and whether
+        Most alike first: the evidence for each, of the whole and perhaps of a part, and whether
         it is the recording that the clip is from.
     absent : bool
         The clip is not in the catalog.
@@ -75,16 +75,19 @@ def fit_calibration(
     ValueError
         If there are no right or no absent clips to learn from.
     """
-    # The most similar candidate of each clip, as a whole.
+    # The most alike candidate of each clip, as a whole.
     right = np.array([j.candidates[0][1] for j in judged], bool)
     absent = np.array([j.absent for j in judged], bool)
     if not right.any() or not absent.any():
         raise ValueError("calibration needs clips that are in the catalog and clips that are not")
     evidence = [j.candidates[0][0][0].features() for j in judged]
     features = np.array([[e[name] for name in names] for e in evidence])
-    # Features of one scale, so that the ridge weighs on all of them alike.
-    scale = np.maximum(features.std(axis=0), 1e-6)
-    design = np.column_stack([np.ones(len(features)), features / scale])
+    # Features of one scale, so that the ridge weighs on all of them alike; one that never changes
+    # tells nothing.
+    scale = features.std(axis=0)
+    told = scale > 1e-6
+    scale = np.where(told, scale, 1.0)
+    design = np.column_stack([np.ones(len(features)), np.where(told, features / scale, 0.0)])
     # Both classes weigh the same, whatever their numbers.
     weights = np.where(right, 0.5 / right.sum(), 0.5 / (~right).sum())
     signs = np.where(right, 1.0, -1.0)

@@ -11,7 +11,6 @@ import numpy as np
 
 from index.compare import best_stretch
 from index.contents import Contents
-from index.policy import QUICK
 from index.search import FingerprintIndex
 
 N_NEIGHBOURS = 48
@@ -58,6 +57,8 @@ _LEAST_STRETCH = 3.0
 # Of recordings longer than this, in windows, every second window is looked up.
 _LONG = 60
 _WINDOWS_AT_ONCE = 4096
+# Share of the allowed lists that are looked into: a copy has many windows to be found by.
+_EFFORT = 3 / 8
 # Of the columns of candidates.
 _KINDS = "i8", "i8", "f4", "f4", "f4", "i8", "i8"
 
@@ -158,7 +159,7 @@ def _hits(queries: Side, recordings: np.ndarray, references: Side, contents: Con
     query = np.repeat(recordings, list(map(len, windows)))
     window = np.concatenate([np.empty(0, np.int64), *windows])
     vectors = index.vectors[index.first_rows[query] + window].astype(np.float32)
-    scores, rows = references.index.search(vectors, N_NEIGHBOURS, QUICK, every=True)
+    scores, rows = references.index.search(vectors, N_NEIGHBOURS, _EFFORT, every=True)
     hit = (rows >= 0) & (scores > MIN_SIMILARITY)
     which = np.nonzero(hit)[0]
     query, window, row, score = query[which], window[which], rows[hit], scores[hit]

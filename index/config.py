@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any
 
 import pyarrow as pa
 
 from encoders.features import FeatureSpec
+from encoders.signs import sign_shape
 from index.schema import FORMAT_VERSION, RECORDINGS, windows_schema
 
 # Key of the configuration in the metadata of every Parquet file.
@@ -93,8 +95,19 @@ class CatalogConfig:
         """Schema of the windows parts."""
         frames = self.spec.window_frames if self.keep_mfcc == "full" else 0
         latent_dim = self.latent.dim if self.latent else 0
-        schema = windows_schema(self.fingerprint.dim, latent_dim, self.spec.n_mfcc, frames)
+        schema = windows_schema(
+            self.fingerprint.dim,
+            math.prod(self.sign_shape),
+            latent_dim,
+            self.spec.n_mfcc,
+            frames,
+        )
         return schema.with_metadata(self._metadata)
+
+    @property
+    def sign_shape(self) -> tuple[int, int]:
+        """Of the signs of a window: see :func:`encoders.signs.sign_shape`."""
+        return sign_shape(self.spec)
 
     @property
     def recordings_schema(self) -> pa.Schema:

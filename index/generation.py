@@ -6,11 +6,13 @@
     rows-<n>.parquet     index.schema.ROWS: which rows belong to which recording
     inputs-<n>.parquet   index.schema.INPUTS: what the parts of the catalog said of their inputs
     vectors.f16          every fingerprint, float16, row after row, without a header
+    signs.u32            the signs of every window (encoders.signs), in the same way
     trained.faiss        the quantiser, without vectors; not for Flat
     lists-<n>.bin        index.lists: the inverted lists of a stretch of the rows
 
 A generation shares with the one before, as hard links, the files that have not changed. Only
-``vectors.f16`` is ever written to again, behind the last row that anybody reads.
+the row store, ``vectors.f16`` and ``signs.u32``, is ever written to again, behind the last row that
+anybody reads.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import mmap
 import os
 import re
 from collections.abc import Iterable
@@ -35,12 +36,15 @@ from index.schema import INPUTS, ROWS
 
 INFO = "index.json"
 VECTORS = "vectors.f16"
+SIGNS = "signs.u32"
+ROW_STORE = (VECTORS, SIGNS)
 TRAINED = "trained.faiss"
 
-_FORMAT = 2
+_FORMAT = 3
 # Files up to this size are read whole when an index is opened.
 _CHECKED_ON_OPEN = 16 << 20
-_CHUNK = 8 << 20
+CHUNK = 8 << 20
+"""Bytes that are read at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,8 @@ class GenerationInfo:
     by_size : bool
         Whether :mod:`index.policy` chose the kind, and not the user.
     dim : int
+    sign_shape : tuple of int
+        Of the signs of a row: frames, and words of each.
     n_rows, n_recordings : int
         Windows and recordings that can be found.
     n_vectors : int
@@ -94,6 +100,7 @@ class GenerationInfo:
     kind: IndexKind
     by_size: bool
     dim: int
+    sign_shape: tuple[int, int]
     n_rows: int
     n_recordings: int
     n_vectors: int
@@ -132,6 +139,7 @@ class GenerationInfo:
             raise ValueError("it has changed since it was written")
         del content["format_version"]
         content["kind"] = IndexKind(**content["kind"])
+        content["sign_shape"] = tuple(content["sign_shape"])
         content["row_tables"] = tuple(content["row_tables"])
         content["segments"] = tuple(Segment(**s) for s in content["segments"])
         content["files"] = {
@@ -194,7 +202,7 @@ def write_info(folder: Path, info: GenerationInfo, known: GenerationInfo | None 
             files[path.name] = known.files[path.name]
         else:
             with path.open("rb") as file:
-                files[path.name] = (_hash_stretch(file, path.stat().st_size),)
+                files[path.name] = (hash_stretch(file, path.stat().st_size),)
     content = dataclasses.replace(info, files=files).to_dict()
     (folder / INFO).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -224,30 +232,10 @@ def check_files(folder: Path, info: GenerationInfo, everything: bool = False) ->
                 continue
             with path.open("rb") as file:
                 for stretch in stretches:
-                    if _hash_stretch(file, stretch.bytes) != stretch:
+                    if hash_stretch(file, stretch.bytes) != stretch:
                         raise damaged(folder, f"{name} has changed since it was written")
         except OSError as error:
             raise damaged(folder, f"{name}: {error.strerror}") from None
-
-
-def map_vectors(folder: Path, info: GenerationInfo, scattered: bool = False) -> np.ndarray:
-    """The row store [shape=(n_vectors, dim), dtype=float16], memory-mapped and read-only.
-
-    Parameters
-    ----------
-    folder : Path
-    info : GenerationInfo
-    scattered : bool
-        Rows here and there will be wanted: read no more than those from disk.
-    """
-    shape = info.n_vectors, info.dim
-    if not info.n_vectors:
-        return np.empty(shape, np.float16)
-    with (folder / VECTORS).open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 2 * shape[0] * shape[1], access=mmap.ACCESS_READ)
-    if scattered and hasattr(mmap, "MADV_RANDOM"):
-        mapped.madvise(mmap.MADV_RANDOM)
-    return np.frombuffer(mapped, np.float16).reshape(shape)
 
 
 def read_rows(folder: Path, info: GenerationInfo) -> pa.Table:
@@ -292,64 +280,6 @@ def next_number(info: GenerationInfo) -> int:
     return 1 + max(map(int, numbers), default=0)
 
 
-class VectorWriter:
-    """Appends fingerprints to ``vectors.f16``.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the new generation.
-    dim : int
-    known : GenerationInfo, optional
-        Of the one before, when its vectors stay; what a killed writer left behind them goes.
-
-    Attributes
-    ----------
-    n_vectors : int
-        Rows, with those of before.
-    n_sounding : int
-        Of those appended, rows that are not silence.
-    stretches : tuple of Stretch
-        What ``index.json`` says of the file, once it is closed.
-    """
-
-    def __init__(self, folder: Path, dim: int, known: GenerationInfo | None = None) -> None:
-        self.dim = dim
-        self.n_vectors, self.n_sounding = known.n_vectors if known else 0, 0
-        self.stretches = known.files[VECTORS] if known else ()
-        path, begin = folder / VECTORS, self.n_vectors * dim * 2
-        self._file: BinaryIO = path.open("r+b" if known else "xb")
-        if path.stat().st_size > begin:
-            self._file.truncate(begin)
-        self._hash, self._n_bytes = hashlib.sha256(), 0
-        # Many small stretches would make index.json long: the last one goes on.
-        if self.stretches and (last := self.stretches[-1]).bytes < _CHUNK:
-            self._file.seek(begin - last.bytes)
-            self._hash.update(self._file.read(last.bytes))
-            if self._hash.hexdigest() != last.sha256:
-                self._file.close()
-                raise damaged(folder, f"{VECTORS} has changed since it was written")
-            self.stretches, self._n_bytes = self.stretches[:-1], last.bytes
-        self._file.seek(begin)
-
-    def __enter__(self) -> VectorWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-        if self._n_bytes:
-            self.stretches += (Stretch(self._n_bytes, self._hash.hexdigest()),)
-
-    def append(self, fingerprints: np.ndarray) -> None:
-        """Add rows [shape=(n, dim)]."""
-        content = np.ascontiguousarray(fingerprints, np.float16).tobytes()
-        self._file.write(content)
-        self._hash.update(content)
-        self._n_bytes += len(content)
-        self.n_vectors += len(fingerprints)
-        self.n_sounding += int(fingerprints.any(axis=1).sum())
-
-
 def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:
     """Share files with another generation; they are copied where there are no hard links."""
     for name in names:
@@ -357,7 +287,7 @@ def link_files(source: Path, folder: Path, names: Iterable[str]) -> None:
             os.link(source / name, folder / name)
         except OSError:
             with (source / name).open("rb") as old, (folder / name).open("xb") as new:
-                while chunk := old.read(_CHUNK):
+                while chunk := old.read(CHUNK):
                     new.write(chunk)
 
 
@@ -372,9 +302,9 @@ def _read_tables(folder: Path, names: Iterable[str], schema: pa.Schema) -> pa.Ta
     return pa.concat_tables([schema.empty_table(), *tables])
 
 
-def _hash_stretch(file: BinaryIO, n_bytes: int) -> Stretch:
+def hash_stretch(file: BinaryIO, n_bytes: int) -> Stretch:
     digest, left = hashlib.sha256(), n_bytes
-    while left and (chunk := file.read(min(left, _CHUNK))):
+    while left and (chunk := file.read(min(left, CHUNK))):
         digest.update(chunk)
         left -= len(chunk)
     return Stretch(n_bytes - left, digest.hexdigest())

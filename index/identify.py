@@ -16,7 +16,15 @@ from encoders.bundle import Bundle, load_bundle
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB, FeatureSpec, cut_windows, stream_windows
 from index.catalog import Catalog
-from index.match import EDGE, STEPS, Scored, find_alignments, refine, score_alignments
+from index.match import (
+    EDGE,
+    STEPS,
+    Scored,
+    Spectrogram,
+    find_alignments,
+    refine,
+    score_alignments,
+)
 from index.schema import Match
 from index.search import FingerprintIndex
 
@@ -105,17 +113,19 @@ class Identifier:
         with open_audio(clip, self.spec.sample_rate) as audio:
             return self._identify(name, audio.blocks(), top, threshold)
 
-    def fingerprint(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
-        """Query fingerprints of a mono signal at ``spec.sample_rate``, and its seconds.
+    def fingerprint(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, Spectrogram, float]:
+        """Query fingerprints of a mono signal at ``spec.sample_rate``, its frames, its seconds.
 
         Returns
         -------
         fingerprints : np.ndarray [shape=(n, dim), dtype=float32]
             Every ``spec.window_hop`` samples, the first ``EDGE`` of them before the signal begins;
             zero where it is silent.
+        spectrogram : Spectrogram
         seconds : float
         """
-        n_samples = 0
+        n_samples, hop = 0, self.spec.hop_frames
+        frames = [np.empty((0, self.spec.n_mels), np.float32)]
 
         def counted() -> Iterable[np.ndarray]:
             nonlocal n_samples
@@ -129,13 +139,16 @@ class Identifier:
             if len(batches) == 1:
                 batches.append(self.encode(self._beyond(windows[0], before=True)))
             batches.append(self.encode(windows))
+            frames.append(windows[:, :hop].reshape(-1, self.spec.n_mels))
         if len(windows):
             batches.append(self.encode(self._beyond(windows[-1], before=False)))
+            frames.append(windows[-1, hop:])
         fingerprints = np.concatenate(batches)
         if n_samples < self.spec.window_length:
             # A single window, and part of it is padding already.
             fingerprints[:EDGE] = fingerprints[-EDGE:] = 0.0
-        return fingerprints, n_samples / self.spec.sample_rate
+        spectrogram = Spectrogram(np.concatenate(frames), EDGE * hop + 1, self.spec)
+        return fingerprints, spectrogram, n_samples / self.spec.sample_rate
 
     def encode(self, windows: np.ndarray) -> np.ndarray:
         """Fingerprints of windows of the signal; zero where it is silent.
@@ -164,9 +177,16 @@ class Identifier:
 
     def candidates(self, blocks: Iterable[np.ndarray]) -> tuple[list[Scored], float]:
         """All rescored alignments of a signal, best first, and its seconds."""
-        queries, seconds = self.fingerprint(blocks)
-        alignments = find_alignments(queries, self.index)
-        scored = score_alignments(queries, alignments, self.index, self.bundle.calibration)
+        queries, spectrogram, seconds = self.fingerprint(blocks)
+        alignments = find_alignments(
+            queries,
+            self.index,
+            spectrogram=spectrogram,
+            second=lambda: self._flattened(spectrogram),
+        )
+        scored = score_alignments(
+            queries, alignments, self.index, self.bundle.calibration, spectrogram
+        )
         # A clip shorter than a window is padded, and all padding is alike.
         held = min(1.0, seconds * self.spec.sample_rate / self.spec.window_length)
         for number, s in enumerate(scored):
@@ -175,6 +195,13 @@ class Identifier:
                 a = refine(queries, self.index, a)
             scored[number] = dataclasses.replace(s, score=s.score * held, alignment=a)
         return scored, seconds
+
+    def _flattened(self, spectrogram: Spectrogram) -> np.ndarray:
+        # Fingerprints of the query without its mean spectrum, which may be that of a hum or a room
+        # [shape as from fingerprint].
+        mean = spectrogram.frames.mean(axis=0)
+        fingerprints = self.encode(cut_windows(spectrogram.frames - mean + mean.mean(), self.spec))
+        return np.pad(fingerprints, ((EDGE, EDGE), (0, 0)))
 
     def matches(self, name: str, scored: Iterable[Scored], seconds: float) -> list[Match]:
         """Candidates as they are reported.

@@ -16,7 +16,16 @@ import numpy as np
 from encoders.features import stream_windows
 from index.half import widen
 from index.identify import Identifier
-from index.match import STEPS, Alignment, Hits, Scored, find_alignments, lay, score_alignments
+from index.match import (
+    STEPS,
+    Alignment,
+    Hits,
+    Scored,
+    Spectrogram,
+    find_alignments,
+    lay,
+    score_alignments,
+)
 from index.schema import Match
 
 PIECE_S, HOP_S = 8.0, 2.0
@@ -185,6 +194,7 @@ class _Listening:
         self._index = monitor.identifier.index
         self._piece, self._hop = monitor.steps(PIECE_S), monitor.steps(HOP_S)
         self._queries = np.empty((0, monitor.identifier.bundle.dim), np.float32)
+        self._frames = np.empty((0, monitor.identifier.spec.n_mels), np.float32)
         # Step of the first of them.
         self._begin = 0
         self._hits: collections.deque[Hits] = collections.deque(maxlen=self._piece // self._hop)
@@ -196,7 +206,7 @@ class _Listening:
         spec = self._monitor.identifier.spec
         for start, windows in stream_windows(self._counted(blocks), spec, self._hop):
             step = start // spec.window_hop
-            self._take(step, self._monitor.identifier.encode(windows))
+            self._take(step, windows)
             yield from self._tell(self._now - self._monitor.steps(self._monitor.merge_s))
         yield from self._tell(ended_before=None)
         yield from self._gap(self._n_samples / spec.sample_rate)
@@ -210,9 +220,12 @@ class _Listening:
     def _now(self) -> int:
         return self._begin + len(self._queries)
 
-    def _take(self, step: int, queries: np.ndarray) -> None:
-        kept = self._monitor.steps(_KEPT_S)
+    def _take(self, step: int, windows: np.ndarray) -> None:
+        identifier, kept = self._monitor.identifier, self._monitor.steps(_KEPT_S)
+        hop = identifier.spec.hop_frames
+        queries, frames = identifier.encode(windows), np.concatenate(windows[:, :hop])
         self._queries = np.concatenate([self._queries, queries])[-kept:]
+        self._frames = np.concatenate([self._frames, frames])[-kept * hop :]
         self._begin = step + len(queries) - len(self._queries)
         # Every other window will do: each piece holds many.
         self._hits.append(Hits.of(queries, np.arange(0, len(queries), 2), self._index).moved(step))
@@ -220,9 +233,11 @@ class _Listening:
         piece = self._queries[origin - self._begin :]
         hits = Hits.join(self._hits).moved(-origin)
         lines = [(t.recording, round(t.reference_step(origin))) for t in self._open]
-        alignments = find_alignments(piece, self._index, hits, lines)
-        calibration = self._monitor.identifier.bundle.calibration
-        scored = score_alignments(piece, alignments, self._index, calibration)
+        heard = self._frames[(origin - self._begin) * hop :]
+        spectrogram = Spectrogram(np.concatenate([heard, windows[-1, hop:]]), 1, identifier.spec)
+        alignments = find_alignments(piece, self._index, hits, lines, spectrogram)
+        calibration = identifier.bundle.calibration
+        scored = score_alignments(piece, alignments, self._index, calibration, spectrogram)
         self._follow(scored, origin)
 
     def _follow(self, scored: list[Scored], origin: int) -> None:

@@ -22,10 +22,6 @@ PQ_LIMIT = 50_000
 """From this many windows (7 hours) on vectors are kept in 4-bit codes: with the best candidates
 compared in full they find as much as 8 bits do, in a third of the memory (docs/index.md)."""
 
-QUICK = 3 / 8
-"""Share of the lists that recordings are told by: what a single window finds only in those beyond
-is hardly ever the recording (docs/index.md)."""
-
 _MAX_PROBES = 384
 # Fewer lists tell little about what is in the others.
 _MIN_FIRST = 8

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the catalog on disk; a catalog of another version is refused."""
 
 
@@ -52,7 +52,11 @@ RECORDINGS = pa.schema(
 
 
 def windows_schema(
-    fingerprint_dim: int, latent_dim: int, n_mfcc: int, full_mfcc_frames: int = 0
+    fingerprint_dim: int,
+    n_sign_words: int,
+    latent_dim: int,
+    n_mfcc: int,
+    full_mfcc_frames: int = 0,
 ) -> pa.Schema:
     """Schema of the windows of a catalog.
 
@@ -60,6 +64,8 @@ def windows_schema(
     ----------
     fingerprint_dim, latent_dim : int
         Sizes of the two embeddings; without latents 0.
+    n_sign_words : int
+        32-bit words that the signs of a window take (:mod:`encoders.signs`), frame by frame.
     n_mfcc : int
         Coefficients; the summary holds their means, then their standard deviations.
     full_mfcc_frames : int
@@ -71,6 +77,7 @@ def windows_schema(
         # The loudest mel band, dB re full scale; windows below features.SILENCE_DB hold no sound.
         pa.field("peak_db", pa.float32(), nullable=False),
         pa.field("fingerprint", pa.list_(pa.float32(), fingerprint_dim), nullable=False),
+        pa.field("signs", pa.list_(pa.uint32(), n_sign_words), nullable=False),
     ]
     if latent_dim:
         fields.append(pa.field("latent", pa.list_(pa.float32(), latent_dim), nullable=False))

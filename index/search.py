@@ -12,11 +12,11 @@ from index.generation import (
     check_files,
     damaged,
     live_rows,
-    map_vectors,
     read_info,
     read_rows,
 )
 from index.nearest import open_nearest
+from index.row_store import map_signs, map_vectors
 
 
 class FingerprintIndex:
@@ -28,6 +28,8 @@ class FingerprintIndex:
     vectors : np.ndarray [shape=(n_vectors, dim), dtype=float16]
         Memory-mapped fingerprints, in row order; zero where the recording is silent. Rows of
         recordings that have been removed are of none of the recordings below.
+    signs : np.ndarray [shape=(n_vectors, n_frames, n_words), dtype=uint32]
+        Theirs (:mod:`encoders.signs`), in the same way.
     first_rows, n_rows : np.ndarray [shape=(n_recordings,)]
         Where the windows of each recording stand, in increasing order.
     """
@@ -39,6 +41,7 @@ class FingerprintIndex:
         self._rows = read_rows(folder, self.info)
         try:
             self.vectors = map_vectors(folder, self.info, scattered=True)
+            self.signs = map_signs(folder, self.info, scattered=True)
             self._nearest = open_nearest(folder, self.info, self.vectors, live_rows(self._rows))
         except (OSError, ValueError, RuntimeError) as error:
             raise damaged(folder, error) from None

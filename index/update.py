@@ -18,21 +18,19 @@ from index.build import (
     Progress,
     add_rows,
     build_index,
-    copy_fingerprints,
+    copy_rows,
     row_table,
     write_segment,
 )
 from index.catalog import Catalog
 from index.generation import (
+    ROW_STORE,
     TRAINED,
-    VECTORS,
     GenerationInfo,
     Segment,
-    VectorWriter,
     check_files,
     link_files,
     live_rows,
-    map_vectors,
     next_number,
     read_info,
     read_known_inputs,
@@ -43,6 +41,7 @@ from index.generation import (
 from index.inputs import Inputs, to_index
 from index.lists import load_lists, read_trained, renumber
 from index.nearest import open_nearest, sounding
+from index.row_store import RowWriter, map_signs, map_vectors
 from index.verify import MIN_RECALL, recall_of_themselves
 
 MAX_SEGMENTS = 6
@@ -167,19 +166,21 @@ def compact_index(catalog: Catalog, progress: Progress | None = None) -> Generat
         return build_index(catalog, progress)
     info = read_info(folder)
     check_files(folder, info)
-    rows, old_vectors = read_rows(folder, info), map_vectors(folder, info)
+    rows = read_rows(folder, info)
+    old_vectors, old_signs = map_vectors(folder, info), map_signs(folder, info)
     first, n = rows["first_row"].to_numpy(), rows["n_rows"].to_numpy()
     with catalog.new_generation() as new:
-        with VectorWriter(new, info.dim) as writer:
+        with RowWriter(new, info.dim, info.sign_shape) as writer:
             for done, (start, length) in enumerate(zip(first, n, strict=True), 1):
-                writer.append(old_vectors[start : start + length])
+                mine = slice(start, start + length)
+                writer.append(old_vectors[mine], old_signs[mine])
                 if progress:
                     progress("Copying recordings", done, len(n))
         compacted = dataclasses.replace(
             info,
             n_vectors=writer.n_vectors,
             row_tables=("rows-1.parquet",),
-            files={VECTORS: writer.stretches},
+            files=writer.files,
         )
         vectors = map_vectors(new, compacted)
         if info.segments:
@@ -211,12 +212,10 @@ def _follow(
 ) -> GenerationInfo:
     gone = live_rows(difference.gone)
     with catalog.new_generation() as new:
-        link_files(folder, new, [VECTORS])
-        with VectorWriter(new, info.dim, info) as writer:
-            copy_fingerprints(catalog, writer, difference.new, progress)
-        grown = dataclasses.replace(
-            info, n_vectors=writer.n_vectors, files={VECTORS: writer.stretches}
-        )
+        link_files(folder, new, ROW_STORE)
+        with RowWriter(new, info.dim, info.sign_shape, info) as writer:
+            copy_rows(catalog, writer, difference.new, progress)
+        grown = dataclasses.replace(info, n_vectors=writer.n_vectors, files=writer.files)
         vectors = map_vectors(new, grown)
         added = np.arange(info.n_vectors, writer.n_vectors)
         segments = info.segments

@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from encoders.errors import CatalogError
 from index.catalog import Catalog
-from index.generation import check_files, live_rows, map_vectors, read_info, read_rows
+from index.generation import check_files, live_rows, read_info, read_rows
 from index.nearest import Nearest, open_nearest
+from index.row_store import map_vectors
 from index.windows import read_spans
 
 MIN_RECALL = 0.8

@@ -15,7 +15,7 @@ from encoders.degrade import World, shipped_rooms
 from encoders.errors import AudioError, EarmarkError
 from index.calibration import Judged, fit_calibration
 from index.identify import Identifier
-from index.match import Evidence, Scored
+from index.match import ENOUGH, Evidence, Scored
 
 LENGTHS_S = (1, 2, 3, 5, 10)
 _CLIPS_PER_FILE = 5
@@ -23,7 +23,8 @@ _CLIPS_PER_FILE = 5
 _MAX_CANDIDATES = 4
 _SILENT_RMS = 1e-3
 # Music that is said to be absent is looked up clean, at several places of 10 s and around each
-# clip. What is found like this is there after all: in another encoding, cut, or as another mix.
+# clip. What is found like this, or so that the signs agree, is there after all: in another
+# encoding, cut, as another mix, or as the sample of two pieces.
 _PROBES, _PROBE_S = 10, 10
 _KNOWN_SIMILARITY, _KNOWN_MARGIN = 0.65, 0.2
 
@@ -100,8 +101,11 @@ def calibrate(
 
     for paths, is_absent, usable in ((present, False, _anything), (absent, True, is_unknown)):
         for path, clip in _clips(paths, n_clips // 2, world, rng, usable):
-            made[is_absent] += 1
             scored, seconds = identifier.candidates([clip])
+            if is_absent and _agrees(scored):
+                # Not by chance: what sounds behind it is there.
+                continue
+            made[is_absent] += 1
             if scored:
                 candidates = _judge(scored, identifier, None if is_absent else ingested[str(path)])
                 judged.append(Judged(candidates, is_absent, seconds))
@@ -127,8 +131,8 @@ def _anything(signal: np.ndarray) -> bool:
 def _judge(
     scored: Sequence[Scored], identifier: Identifier, recording_id: str | None
 ) -> list[tuple[Sequence[Evidence], bool]]:
-    # By similarity, not by score: that is what is being fitted.
-    order = sorted(scored, key=lambda s: -s.options[0].similarity)[:_MAX_CANDIDATES]
+    # By likeness, not by score: that is what is being fitted.
+    order = sorted(scored, key=lambda s: -s.alignment.likeness)[:_MAX_CANDIDATES]
     found = [identifier.index.recording_id(s.alignment.recording) for s in order]
     return [(s.options, name == recording_id) for s, name in zip(order, found, strict=True)]
 
@@ -189,6 +193,10 @@ def _load(path: Path, sample_rate: int) -> np.ndarray:
         return np.empty(0, np.float32)
 
 
+def _agrees(scored: Sequence[Scored]) -> bool:
+    return any(s.alignment.detail.strength >= ENOUGH for s in scored)
+
+
 def _is_known(signal: np.ndarray, identifier: Identifier) -> bool:
     n = _PROBE_S * identifier.spec.sample_rate
     starts = np.linspace(0, max(0, len(signal) - n), _PROBES).astype(int)
@@ -196,5 +204,7 @@ def _is_known(signal: np.ndarray, identifier: Identifier) -> bool:
         scored, _ = identifier.candidates([signal[start : start + n]])
         best = max((s.options[0] for s in scored), key=lambda e: e.similarity, default=None)
         if best and best.similarity > _KNOWN_SIMILARITY and best.lead > _KNOWN_MARGIN:
+            return True
+        if _agrees(scored):
             return True
     return False

@@ -22,6 +22,7 @@ from encoders.audio import AudioStream, open_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import AudioError, BundleError
 from encoders.features import SILENCE_DB, FeatureSpec, mfcc, mfcc_summary, stream_windows
+from encoders.signs import window_signs
 from index.catalog import Catalog, part_name
 from index.config import CatalogConfig, EncoderInfo
 from index.schema import Status
@@ -224,6 +225,7 @@ class _Recording:
             "start_sample": start + spec.window_hop * np.arange(n),
             "peak_db": windows.max(axis=(1, 2)),
             "fingerprint": _lists(self._encoders.fingerprint.encode(windows)),
+            "signs": _lists(window_signs(windows, spec)),
             "mfcc": _lists(mfcc_summary(windows, spec)),
         }
         if self._encoders.vae is not None:
@@ -303,8 +305,8 @@ def embed_columns(
 
 
 def _lists(vectors: np.ndarray) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    rows = np.ascontiguousarray(vectors).reshape(len(vectors), -1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
 def _info(bundle: Bundle) -> EncoderInfo:

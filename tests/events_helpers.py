@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,7 @@ def catalog_of(path: Path, recordings: Sequence[Sounding], dim: int = DIM) -> Ca
                 "start_sample": [8000 * i for i in range(n)],
                 "peak_db": [recording.peak_db] * n,
                 "fingerprint": recording.embeddings.tolist(),
+                "signs": [[0] * math.prod(config.sign_shape)] * n,
                 "latent": [[0.0, 0.0]] * n,
                 "mfcc": [[0.0, 0.0]] * n,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def add_recordings(catalog: Catalog, recordings: Sequence[Recorded]) -> None:
                 "start_sample": [8000 * i for i in range(n)],
                 "peak_db": peak.tolist(),
                 "fingerprint": recording.fingerprints.tolist(),
+                "signs": [[0] * math.prod(config.sign_shape)] * n,
                 "latent": [[0.0, 0.0]] * n,
                 "mfcc": [[0.0, 0.0]] * n,
             }

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def add_part(catalog: Catalog, run: int, rows: list[Row], status: str = "ok") ->
                 "start_sample": [8000 * i for i in range(n)],
                 "peak_db": [0.0] * n,
                 "fingerprint": [[run, place] for place in places],
+                "signs": [[0] * math.prod(config.sign_shape)] * n,
                 "latent": [[0.0, 0.0]] * n,
                 "mfcc": [[0.0, 0.0]] * n,
             }

@@ -18,7 +18,7 @@ from index.search import FingerprintIndex
 from index.update import update_index
 from index.verify import problems
 
-FLAT_FILES = ("index.json", "rows-1.parquet", "inputs-1.parquet", "vectors.f16")
+FLAT_FILES = ("index.json", "rows-1.parquet", "inputs-1.parquet", "vectors.f16", "signs.u32")
 LIST_FILES = (*FLAT_FILES, "trained.faiss", "lists-1.bin")
 CASES = [("flat", name) for name in FLAT_FILES] + [("lists", name) for name in LIST_FILES]
 
@@ -82,7 +82,7 @@ def test_a_damaged_index_is_named_and_healed(
     assert index.uri(int(index.recording_of(index.search(query, 1)[1])[0, 0])) == "c"
 
 
-@pytest.mark.parametrize("name", ["vectors.f16", "lists-1.bin"])
+@pytest.mark.parametrize("name", ["vectors.f16", "signs.u32", "lists-1.bin"])
 def test_large_files_are_hashed_only_to_verify(
     built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

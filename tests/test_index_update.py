@@ -135,7 +135,7 @@ def test_little_is_written_for_little_that_is_new(
     monkeypatch.setattr(build, "faiss", None)
     newer = brought_up_to_date(catalog)
     assert added == ([] if kind == "flat" else [239])
-    shared = {"rows-1.parquet", "inputs-1.parquet", "vectors.f16"} | (
+    shared = {"rows-1.parquet", "inputs-1.parquet", "vectors.f16", "signs.u32"} | (
         set() if kind == "flat" else {"trained.faiss", "lists-1.bin"}
     )
     for name in shared:

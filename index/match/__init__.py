@@ -4,24 +4,28 @@ Query windows are taken ``STEPS`` times as densely as reference windows, so that
 query with a recording is a whole number of query steps: ``lag = STEPS * j - i`` for reference
 window ``j`` and query window ``i``. Every hit proposes a lag (``candidates``); those whose
 surroundings agree best are rescored with all windows of the sequence, at several speeds
-(``rescore``), which gives alignments (``align``); what speaks for each and against it
+(``rescore``), which gives alignments (``align``); the signs of the two spectrograms are compared
+(``detail``); what speaks for each and against it
 (``evidence``) becomes a score (``score``).
 """
 
 from index.match.align import Alignment, lay, refine
 from index.match.candidates import STEPS
+from index.match.detail import ENOUGH, Spectrogram
 from index.match.evidence import FEATURES, Evidence
 from index.match.find import Hits, find_alignments
 from index.match.score import Scored, score_alignments
 
 __all__ = [
     "EDGE",
+    "ENOUGH",
     "FEATURES",
     "STEPS",
     "Alignment",
     "Evidence",
     "Hits",
     "Scored",
+    "Spectrogram",
     "find_alignments",
     "lay",
     "refine",

@@ -8,6 +8,7 @@ import numpy as np
 
 from index.half import widen
 from index.match.candidates import STEPS, meets, sounding
+from index.match.detail import UNKNOWN, Detail
 from index.search import FingerprintIndex
 
 # Windows of a stretch that agree less than this are not part of it.
@@ -42,6 +43,8 @@ class Alignment:
         First and last pair of the stretch that agrees.
     steps, pairs : np.ndarray [shape=(n_pairs,)]
         Query window of each pair, and its inner product.
+    detail : Detail
+        How the signs agree; nothing where they are not known.
     """
 
     recording: int
@@ -54,6 +57,12 @@ class Alignment:
     part: tuple[int, int]
     steps: np.ndarray = dataclasses.field(compare=False, repr=False)
     pairs: np.ndarray = dataclasses.field(compare=False, repr=False)
+    detail: Detail = UNKNOWN
+
+    @property
+    def likeness(self) -> float:
+        """What alignments of one query are ordered by: fingerprints and signs together."""
+        return self.similarity + self.detail.likeness
 
     def reference_step(self, query_step: float) -> float:
         """Place in the reference, in query steps, of a place in the query."""

@@ -11,22 +11,28 @@ import collections
 import numpy as np
 
 from index.half import widen
+from index.match.detail import WEIGHT, Spectrogram, strengths
 from index.search import FingerprintIndex
 
 STEPS = 4
 """Query windows per reference hop."""
 
-N_CANDIDATES = 24
+N_CANDIDATES = 28
 """Alignments that are rescored."""
 
-MAX_PER_RECORDING = 3
+MAX_PER_RECORDING = 5
 """Of one recording: a loop must not crowd out the other recordings that a match is weighed
 against."""
 
+MAX_LAGS, FEWER_LAGS, LONG_STEPS = 768, 256, 40
+"""Alignments that are looked at before they are rescored; the second number for a query of more
+windows than the third, which has several hits at the right place."""
+
 # Reference hops on both sides of a hit that are looked at before it is rescored: 5 s.
 _REACH = 10
-# Lags that are looked at like that: those with the best hits.
-_MAX_LAGS = 256
+# Frames around a hit in which the signs are compared: 3 s. So many of the lags that look best then
+# are looked at in 10 s.
+_FRAMES, _SHORTLIST, _MORE_FRAMES = 96, 64, 320
 
 
 def propose(
@@ -35,6 +41,8 @@ def propose(
     scores: np.ndarray,
     rows: np.ndarray,
     index: FingerprintIndex,
+    spectrogram: Spectrogram | None = None,
+    max_lags: int | None = None,
 ) -> list[tuple[int, int]]:
     """Alignments worth rescoring: every hit is one, and what lies around it speaks for it.
 
@@ -43,25 +51,33 @@ def propose(
     queries : np.ndarray [shape=(n_queries, dim)]
     searched : np.ndarray [shape=(n,)]
         Query window of each line of ``scores`` and ``rows`` [shape=(n, k)].
+    spectrogram : Spectrogram, optional
+        As for :func:`index.match.find_alignments`.
+    max_lags : int
+        Alignments that are looked at: those with the best hits. [default: by length]
 
     Returns
     -------
     candidates : list of (recording, lag)
-        Most similar first.
+        Most alike first.
     """
+    if max_lags is None:
+        max_lags = MAX_LAGS if len(queries) <= LONG_STEPS else FEWER_LAGS
     # Silence is stored as zeros.
     hit = (rows >= 0) & (scores > 0)
     steps = np.broadcast_to(searched[:, None], rows.shape)[hit]
     rows, scores = rows[hit], scores[hit]
     recordings = index.recording_of(rows)
     lags = STEPS * (rows - index.first_rows[recordings]) - steps
-    chosen_hits = _one_of_each_lag(recordings, lags, scores)
+    chosen_hits = _one_of_each_lag(recordings, lags, scores, max_lags)
     steps, rows = steps[chosen_hits], rows[chosen_hits]
     recordings, lags = recordings[chosen_hits], lags[chosen_hits]
-    similarity = _similarity_around(queries, steps, rows, recordings, index)
+    likeness = _similarity_around(queries, steps, rows, recordings, index)
+    if spectrogram is not None:
+        likeness += WEIGHT * _strength(spectrogram, index, recordings, lags, steps, likeness)
     candidates: list[tuple[int, int]] = []
     chosen: dict[int, list[int]] = collections.defaultdict(list)
-    for i in np.argsort(-similarity, kind="stable").tolist():
+    for i in np.argsort(-likeness, kind="stable").tolist():
         recording, lag = int(recordings[i]), int(lags[i])
         # Rescoring looks at the neighbouring lags as well.
         near = any(abs(lag - other) <= STEPS for other in chosen[recording])
@@ -74,18 +90,37 @@ def propose(
     return candidates
 
 
-def _one_of_each_lag(recordings: np.ndarray, lags: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def _strength(
+    spectrogram: Spectrogram,
+    index: FingerprintIndex,
+    recordings: np.ndarray,
+    lags: np.ndarray,
+    steps: np.ndarray,
+    similarity: np.ndarray,
+) -> np.ndarray:
+    # How strongly the signs around every hit agree [shape=(n_hits,)].
+    found = strengths(spectrogram, index, recordings, lags, steps, _FRAMES)
+    if len(spectrogram.heard) > _FRAMES:
+        best = np.argsort(-(similarity + WEIGHT * found), kind="stable")[:_SHORTLIST]
+        where = recordings[best], lags[best], steps[best]
+        found[best] = np.maximum(found[best], strengths(spectrogram, index, *where, _MORE_FRAMES))
+    return found
+
+
+def _one_of_each_lag(
+    recordings: np.ndarray, lags: np.ndarray, scores: np.ndarray, most: int
+) -> np.ndarray:
     # The best hit of each alignment; of too many alignments, those whose hits add up to most.
     order = np.lexsort((-scores, lags, recordings))
     recordings, lags = recordings[order], lags[order]
     is_first = np.ones(len(order), bool)
     is_first[1:] = (np.diff(recordings) != 0) | (np.diff(lags) != 0)
     first = np.flatnonzero(is_first)
-    if len(first) <= _MAX_LAGS:
+    if len(first) <= most:
         return order[first]
     votes = np.add.reduceat(scores[order], first)
     # What counts is how far a hit is above the rest: the weakest hits are many.
-    best = np.argpartition(-votes, _MAX_LAGS)[:_MAX_LAGS]
+    best = np.argpartition(-votes, most)[:most]
     return order[first[best]]
 
 

@@ -16,9 +16,10 @@ import numpy as np
 from index.half import widen
 from index.match.align import Alignment
 from index.match.candidates import STEPS
+from index.match.detail import Spectrogram, compare
 from index.search import FingerprintIndex
 
-FEATURES = ("field", "focus", "length")
+FEATURES = ("similarity", "field", "focus", "length", "detail")
 """Evidence that a calibration is fitted to. More of it does not tell more (docs/matching.md)."""
 
 # More than that says no more.
@@ -64,6 +65,8 @@ class Evidence:
     share : float
         Natural logarithm of the share that they are of all pairs: 0 for the whole. The shorter a
         part, the more of them there are in which chance could have found something.
+    detail : float
+        How strongly the signs agree; 0 where they are not known.
     """
 
     similarity: float
@@ -72,6 +75,7 @@ class Evidence:
     focus: float
     length: float
     share: float = 0.0
+    detail: float = 0.0
 
     def features(self) -> dict[str, float]:
         """By name, for a calibration; what is sure enough says no more when it is surer."""
@@ -88,8 +92,9 @@ class Weighing:
     ----------
     queries : np.ndarray [shape=(n, dim)]
     alignments : sequence of Alignment
-        Most similar first.
+        Most alike first.
     index : FingerprintIndex
+    spectrogram : Spectrogram, optional
 
     Attributes
     ----------
@@ -98,8 +103,13 @@ class Weighing:
     """
 
     def __init__(
-        self, queries: np.ndarray, alignments: Sequence[Alignment], index: FingerprintIndex
+        self,
+        queries: np.ndarray,
+        alignments: Sequence[Alignment],
+        index: FingerprintIndex,
+        spectrogram: Spectrogram | None = None,
     ) -> None:
+        self._spectrogram = spectrogram
         self._queries = queries
         self._alignments = alignments
         self._index = index
@@ -141,7 +151,16 @@ class Weighing:
             focus=similarity - _best_mean(away[:, stretch], known[:, stretch], similarity),
             length=math.log(len(pairs)),
             share=math.log(len(pairs) / a.n_pairs),
+            detail=self._detail(a, part),
         )
+
+    def _detail(self, a: Alignment, part: tuple[int, int]) -> float:
+        if self._spectrogram is None or part == (0, a.n_pairs - 1):
+            return a.detail.evidence
+        stretch = self._spectrogram.stretch(float(a.steps[part[0]]), float(a.steps[part[1]]))
+        where = a.recording, a.lag, a.speed
+        pitches = (a.detail.pitch,)
+        return compare(self._spectrogram, self._index, *where, stretch, pitches).evidence
 
     def _others(self, number: int, first: int, last: int) -> np.ndarray:
         # Similarities of other sounds over the same part of the query, best of each recording,

@@ -11,10 +11,11 @@ import numpy as np
 from encoders.bundle import Calibration
 from index.match.align import Alignment
 from index.match.candidates import STEPS, sounding
+from index.match.detail import Spectrogram
 from index.match.evidence import Evidence, Weighing
 from index.search import FingerprintIndex
 
-# Alignments that are weighed: the most similar as a whole, and those that agree most in a part;
+# Alignments that are weighed: the most alike as a whole, and those that agree most in a part;
 # and, with them, all that are the same sound.
 _MAX_WEIGHED = 6
 
@@ -48,6 +49,7 @@ def score_alignments(
     alignments: Sequence[Alignment],
     index: FingerprintIndex,
     calibration: Calibration,
+    spectrogram: Spectrogram | None = None,
 ) -> list[Scored]:
     """Turn evidence into scores.
 
@@ -56,7 +58,11 @@ def score_alignments(
     queries : np.ndarray [shape=(n, dim)]
         As given to :func:`index.match.find_alignments`.
     alignments : sequence of Alignment
-        From there: most similar first.
+        From there: most alike first.
+    index : FingerprintIndex
+    calibration : Calibration
+    spectrogram : Spectrogram, optional
+        As given there.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def score_alignments(
     """
     if not alignments:
         return []
-    weighing = Weighing(queries, alignments, index)
+    weighing = Weighing(queries, alignments, index, spectrogram)
     scored = [
         _score(number, weighing, alignments[number], calibration)
         for number in _worth_weighing(alignments, weighing.groups)
@@ -93,7 +99,7 @@ def _agreement(scored: Scored, heard: np.ndarray) -> float:
     # its neighbours, or a place would win for having one more of them.
     a = scored.alignment
     begin, end = max(0, int(a.steps[0]) - STEPS + 1), int(a.steps[-1]) + STEPS
-    return a.similarity * int(np.count_nonzero(heard[begin:end]))
+    return a.likeness * int(np.count_nonzero(heard[begin:end]))
 
 
 def _join_places(scored: Sequence[Scored]) -> list[Scored]:

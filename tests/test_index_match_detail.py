@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+
+from encoders.audio import load_audio
+from encoders.degrade import add_noise
+from index.identify import Identifier
+from index.match import STEPS, Spectrogram, find_alignments
+from index.match.detail import SURE, UNKNOWN, compare, strengths
+
+RATE = 16_000
+TRACK = "palace.ogg"
+
+
+@pytest.fixture(scope="module")
+def identifier(demo_catalog: Path) -> Identifier:
+    return Identifier(demo_catalog)
+
+
+@pytest.fixture(scope="module")
+def signal(demo_tracks: Path) -> np.ndarray:
+    return load_audio(demo_tracks / TRACK, RATE)
+
+
+def recording(identifier: Identifier) -> int:
+    names = identifier.index.uris()
+    return next(i for i, uri in enumerate(names) if uri.endswith(TRACK))
+
+
+def spectrogram(identifier: Identifier, clip: np.ndarray) -> Spectrogram:
+    return identifier.fingerprint([clip])[1]
+
+
+def lag_at(spec: Spectrogram, second: float) -> float:
+    """Lag in query steps of a clip that begins at a second of the recording."""
+    return (second * RATE / 500 - (spec.first - 1)) / spec.per_step
+
+
+@pytest.mark.parametrize("second", [3.0, 5.17, 11.9])
+def test_signs_tell_the_time_to_a_frame(
+    identifier: Identifier, signal: np.ndarray, second: float
+) -> None:
+    clip = signal[round(second * RATE) :][: 2 * RATE]
+    mine = spectrogram(identifier, clip)
+    whole = (0, len(mine.heard))
+    # The lag as it would be a quarter of a second off.
+    lag = lag_at(mine, second - 0.25)
+    detail = compare(mine, identifier.index, recording(identifier), lag, 1.0, whole)
+    assert detail.agreement > 0.5
+    assert detail.strength > SURE
+    assert detail.move * 0.125 == pytest.approx(0.25, abs=0.032)
+    elsewhere = lag_at(mine, second + 4)
+    other = compare(mine, identifier.index, recording(identifier), elsewhere, 1.0, whole)
+    assert other.agreement < 0.3 * detail.agreement
+
+
+def test_signs_agree_through_noise(identifier: Identifier, signal: np.ndarray) -> None:
+    clip = signal[7 * RATE : 10 * RATE]
+    noise = np.random.default_rng(1).normal(size=len(clip)).astype(np.float32)
+    mine = spectrogram(identifier, add_noise(clip, noise, 6.0))
+    detail = compare(
+        mine, identifier.index, recording(identifier), lag_at(mine, 7), 1.0, (0, len(mine.heard))
+    )
+    assert detail.strength > SURE
+
+
+@pytest.mark.parametrize("speed", [0.95, 1.05])
+def test_another_pitch_is_looked_for(
+    identifier: Identifier, signal: np.ndarray, speed: float
+) -> None:
+    faster = soxr.resample(signal[6 * RATE : 12 * RATE], RATE * speed, RATE)
+    mine = spectrogram(identifier, faster[: 4 * RATE])
+    # Frames before the clip pass at speed 1 of the query.
+    lag = 6 * RATE / 500 / mine.per_step - speed * (mine.first - 1) / mine.per_step
+    detail = compare(
+        mine, identifier.index, recording(identifier), lag, speed, (0, len(mine.heard))
+    )
+    assert detail.strength > SURE
+
+
+def test_all_places_at_once_say_what_each_says(identifier: Identifier, signal: np.ndarray) -> None:
+    mine = spectrogram(identifier, signal[4 * RATE : 6 * RATE])
+    right = round(lag_at(mine, 4))
+    lags = np.array([right, right + 24, right + 1])
+    recordings = np.full(3, recording(identifier))
+    steps = np.full(3, 2 * STEPS)
+    found = strengths(mine, identifier.index, recordings, lags, steps, 1000)
+    assert found[0] == 0.25
+    assert found[2] == pytest.approx(found[0], abs=0.01)
+    assert found[1] < found[0]
+    for lag, strength in zip(lags, found, strict=True):
+        detail = compare(
+            mine, identifier.index, recording(identifier), float(lag), 1.0, (0, len(mine.heard))
+        )
+        assert detail.evidence >= strength - 1e-6
+
+
+def test_beyond_a_recording_and_in_silence_nothing_agrees(
+    identifier: Identifier, signal: np.ndarray
+) -> None:
+    mine = spectrogram(identifier, signal[: 2 * RATE])
+    whole = (0, len(mine.heard))
+    for second in (-30.0, 1000.0):
+        lag = lag_at(mine, second)
+        detail = compare(mine, identifier.index, recording(identifier), lag, 1.0, whole)
+        assert detail.agreement == 0
+    quiet = spectrogram(identifier, np.zeros(2 * RATE, np.float32))
+    assert compare(quiet, identifier.index, 0, 0.0, 1.0, (0, len(quiet.heard))) is UNKNOWN
+
+
+def test_signs_put_the_right_place_first(identifier: Identifier, signal: np.ndarray) -> None:
+    clip = signal[9 * RATE : 10 * RATE + RATE // 2]
+    noise = np.random.default_rng(2).normal(size=len(clip)).astype(np.float32)
+    queries, mine, _ = identifier.fingerprint([add_noise(clip, noise, -3.0)])
+    found = find_alignments(queries, identifier.index, spectrogram=mine)
+    assert found == sorted(found, key=lambda a: -a.likeness)
+    best = found[0]
+    assert best.recording == recording(identifier)
+    assert best.lag * 0.125 + (mine.first - 1) * 500 / RATE == pytest.approx(9, abs=0.05)
