@@ -122,6 +122,12 @@ def mel_to_hz(mels: np.ndarray | float) -> np.ndarray:
     return np.where(m < 15.0, m * (200.0 / 3), 1000.0 * 6.4 ** ((m - 15.0) / 27.0))
 
 
+def mel_edges(spec: FeatureSpec) -> np.ndarray:
+    """Edges of the mel bands, in mel [shape=(n_mels + 2,)]; band ``b`` peaks at edge ``b + 1``."""
+    lowest, highest = (float(hz_to_mel(f)) for f in (spec.fmin, spec.fmax))
+    return np.linspace(lowest, highest, spec.n_mels + 2)
+
+
 @functools.lru_cache(maxsize=8)
 def mel_filterbank(spec: FeatureSpec) -> np.ndarray:
     """Triangular, area-normalised mel filters.
@@ -132,8 +138,7 @@ def mel_filterbank(spec: FeatureSpec) -> np.ndarray:
         Columns are bands, so that ``power @ filters`` is the mel spectrogram.
     """
     bins = np.fft.rfftfreq(spec.n_fft, 1.0 / spec.sample_rate)
-    lowest, highest = (float(hz_to_mel(f)) for f in (spec.fmin, spec.fmax))
-    edges = mel_to_hz(np.linspace(lowest, highest, spec.n_mels + 2))
+    edges = mel_to_hz(mel_edges(spec))
     widths = np.diff(edges)
     ramps = edges[:, None] - bins[None, :]
     rising = -ramps[:-2] / widths[:-1, None]

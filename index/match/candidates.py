@@ -53,7 +53,7 @@ def propose(
         Query window of each line of ``scores`` and ``rows`` [shape=(n, k)].
     spectrogram : Spectrogram, optional
         As for :func:`index.match.find_alignments`.
-    max_lags : int
+    max_lags : int, optional
         Alignments that are looked at: those with the best hits. [default: by length]
 
     Returns

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoders.features import FeatureSpec, hz_to_mel, mel_to_hz
+from encoders.features import FeatureSpec, hz_to_mel, mel_edges, mel_to_hz
 from encoders.signs import n_signs, signs
 from index.search import FingerprintIndex
 
@@ -87,10 +87,9 @@ class Spectrogram:
 
     @functools.cached_property
     def _pitched(self) -> list[np.ndarray]:
-        bands = np.arange(n_signs(self.spec) + 1)
-        low, high = (float(hz_to_mel(f)) for f in (self.spec.fmin, self.spec.fmax))
-        step = (high - low) / (self.spec.n_mels + 1)
-        centres = mel_to_hz(low + step * (bands + 1))
+        edges = mel_edges(self.spec)
+        low, step = edges[0], edges[1] - edges[0]
+        centres = mel_to_hz(edges[1 : n_signs(self.spec) + 2])
         turned = []
         for pitch in ANY_PITCH[1:]:
             at = (hz_to_mel(centres * pitch) - low) / step - 1
@@ -100,6 +99,10 @@ class Spectrogram:
             levels = self.frames[:, below] * (1 - part) + self.frames[:, below + 1] * part
             turned.append(_words_first(levels, self.spec))
         return turned
+
+    def seconds(self, n_frames: int | np.ndarray) -> float | np.ndarray:
+        """How long so many frames take, s."""
+        return n_frames * self.spec.hop_length / self.spec.sample_rate
 
     def stretch(self, first_step: float, last_step: float) -> tuple[int, int]:
         """Which of the signs lie in query windows: the first, and one past the last."""
@@ -203,8 +206,7 @@ def _strengths(
     n_differ = (differ.sum(axis=1, dtype=np.uint8) * heard[:, None]).sum(axis=2, dtype=np.int32)
     n_heard = np.maximum(heard.sum(axis=1), 1)
     agreement = 1 - 2 * n_differ.min(axis=1) / (n_signs(query.spec) * n_heard)
-    strength = agreement * np.sqrt(n_heard * query.spec.hop_length / query.spec.sample_rate)
-    return np.clip(strength, 0.0, ENOUGH)
+    return np.clip(agreement * np.sqrt(query.seconds(n_heard)), 0.0, ENOUGH)
 
 
 def compare(
@@ -247,9 +249,9 @@ def compare(
         agree = np.concatenate([agree, _agreement(others, held, known, n)])
     best, peak = np.unravel_index(np.argmax(agree), agree.shape)
     agreement = float(agree[best, peak]) / n_all
-    seconds = n_heard * query.spec.hop_length / query.spec.sample_rate
+    strength = agreement * float(np.sqrt(query.seconds(n_heard)))
     move = (int(peak) - near) / query.per_step
-    return Detail(agreement, agreement * seconds**0.5, move, pitches[int(best)])
+    return Detail(agreement, strength, move, pitches[int(best)])
 
 
 def _agreement(mine: np.ndarray, held: np.ndarray, known: np.ndarray, n: int) -> np.ndarray:

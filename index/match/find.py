@@ -21,7 +21,6 @@ MIN_SEARCHED, MAX_SEARCHED = 40, 64
 """Query windows that are looked up, evenly spread: all of a short query, every other one of a
 longer, up to the greater number. All are used to rescore."""
 
-
 # Alignments this similar whose signs agree no better are tried at other speeds, if the query has so
 # many frames at least.
 _ALIKE, _POOR, _LONG = 0.5, 0.3, 64
@@ -174,9 +173,9 @@ def _look_again(
     queries: np.ndarray, others: np.ndarray, index: FingerprintIndex, spectrogram: Spectrogram
 ) -> list[Alignment]:
     # What other fingerprints find, as far as the signs are sure of it.
-    if not sounding(others).any():
-        return []
     heard = np.flatnonzero(sounding(others))
+    if not len(heard):
+        return []
     chosen = heard[np.linspace(0, len(heard) - 1, min(len(heard), MAX_SEARCHED)).astype(int)]
     hits, found = Hits.of(others, chosen, index, MAX_HITS), []
     most = MAX_HITS * MAX_SEARCHED
