@@ -8,18 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.signal
+from _dedup_oracle import shares_waveform
 from _planting import Plant, Unclear, truth
 
-from encoders.audio import load_audio
-from encoders.errors import AudioError
 from index.schema import DuplicateKind
 
-_RATE = 16_000
-# Samples of two files agree so well only if the one is a copy of the other.
-_SAME_WAVE = 0.8
-_LONGEST_S = 10.0
-_SLACK_S = 0.05
 # Pairs of two sources that the oracle is asked about.
 _ASKED = 4
 
@@ -31,35 +24,6 @@ class Found(NamedTuple):
 
     row: Row
     is_natural: bool
-
-
-def shares_waveform(row: Row) -> bool:
-    """Whether the samples of the reported stretch agree, which no look-alike's do.
-
-    An oracle that has nothing in common with the way pairs are found: the cross-correlation of the
-    waveforms, up to 10 s of them, at speed 1.
-    """
-    waves = []
-    for side in ("a", "b"):
-        try:
-            signal = load_audio(row[side], _RATE)
-        except AudioError:
-            return False
-        start = round(row[f"{side}_start_s"] * _RATE)
-        seconds = min(_LONGEST_S, row["a_end_s"] - row["a_start_s"])
-        waves.append(signal[start : start + round(seconds * _RATE)].astype(np.float64))
-    slack = round(_SLACK_S * _RATE)
-    a = waves[0][slack:-slack] if len(waves[0]) > 4 * slack else waves[0]
-    b = waves[1]
-    if len(a) == 0 or len(b) < len(a):
-        a, b = b[slack:-slack], waves[0]
-    if len(a) < 100 or len(b) < len(a):
-        return False
-    products = np.abs(scipy.signal.fftconvolve(b, a[::-1], mode="valid"))
-    sums = np.concatenate([[0.0], np.cumsum(b**2)])
-    energy = sums[len(a) :] - sums[: -len(a)]
-    norms = np.sqrt(np.maximum(energy * (a @ a), 1e-12))
-    return bool((products / norms).max() > _SAME_WAVE)
 
 
 def expected_pairs(plants: Iterable[Plant]) -> dict[tuple[str, str], DuplicateKind | Unclear]:

@@ -3,9 +3,9 @@
 Takes recordings from a corpus (``corpus.py fetch``), plants duplicates of every kind, ingests them
 and runs the job. Hard negatives come with the sources: other notes of an instrument, other hits of
 a drum kit, other prompts of a speaker. A reported pair of different sources is checked by an
-oracle of another kind, the cross-correlation of the waveforms, as a corpus has duplicates of its
-own. With --scale nothing is planted: files of the corpus as they are, more and more of them; when
-there are too few, short ones as MP3 are added.
+oracle of another kind, pieces of the waveforms, as a corpus has duplicates of its own. With --scale
+nothing is planted: files of the corpus as they are, more and more of them; when there are too few,
+short ones as MP3 are added.
 
 A run that was ended goes on where it was: what is planted, ingested and found stays in --cache.
 The whole of it, in about two hours and 25 GB on two cores:

@@ -50,7 +50,8 @@ class Sound:
         peaks = decibels(sketch.max(axis=1))
         peak = float(peaks.max())
         self.floor = np.maximum(peak - _FILE_RANGE_DB, peaks - _FRAME_RANGE_DB)
-        heard = np.flatnonzero(peaks > peak - _FILE_RANGE_DB + 10)
+        self._is_heard = peaks > peak - _FILE_RANGE_DB + 10
+        heard = np.flatnonzero(self._is_heard)
         self.first, self.last = int(heard[0]), int(heard[-1]) + 1
         some = heard[:: 1 + len(heard) // _SAMPLED]
         loud = decibels(np.percentile(sketch[some], 95, axis=0)) > peak - _FILE_RANGE_DB
@@ -90,6 +91,11 @@ class Sound:
         if part.any():
             frames += part * (self._frames(np.minimum(before + 1, len(self) - 1)) - frames)
         return frames if ratio == 1.0 else frames @ _warp(round(ratio, 4))
+
+    def heard_outside(self, start: float, end: float) -> int:
+        """Frames that hold sound, before and after a stretch of frames."""
+        before, after = max(0, round(start)), max(0, round(end))
+        return int(self._is_heard[:before].sum() + self._is_heard[after:].sum())
 
     def is_steady(self, start: int, end: int) -> bool:
         """Whether a stretch of frames hardly changes, as the hum of a room between words."""

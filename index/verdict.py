@@ -13,7 +13,7 @@ from index.schema import DuplicateKind
 from index.sound import Sound
 
 SPARE_S, SPARE_SHARE = 0.5, 0.2
-"""What of a file may lie outside of a stretch that is "all of it": seconds, share of the file."""
+"""What may sound of a file outside of a stretch that is "all of it": seconds, share of the file."""
 
 LEAST_OVERLAP_S = 1.0
 """A shorter stretch in common is not reported, unless one file is no longer than that."""
@@ -34,8 +34,10 @@ _LOUD_SHARE = 0.78
 _SHORT_LOUD_SHARE = 0.85
 _LOUD_FAR = 0.002, 0.026, 0.034
 # Nor are they in more than so many of the frames of any two seconds: a voice has pauses, and over
-# a minute little weight. (At no difference, for each dB.)
-_LOUD_BURST = 0.03, 0.08
+# a minute little weight. But where either of the two is louder in turn, as a codec makes it that
+# smears onsets, bursts say less. (At no difference, for each dB, for each share of cells that is
+# torn; the last not of a short one, as another take is torn too.)
+_LOUD_BURST = 0.03, 0.08, 3.0
 # Where chunks correlate less than this they are no copies, and not even near.
 _LEAST_COPY_ALIGNED = 0.6
 _LEAST_NEAR_ALIGNED = 0.25
@@ -233,7 +235,8 @@ def _is_copy(agreement: Agreement) -> bool:
     short = agreement.frames < _SHORT_S * FRAMES_PER_SECOND
     difference_db, share, far, correlation = _SHORT_COPY if short else _COPY
     least, slope, most = _LOUD_FAR
-    burst = _LOUD_BURST[0] + _LOUD_BURST[1] * agreement.difference_db
+    burst, per_db, per_torn = _LOUD_BURST
+    burst += per_db * agreement.difference_db + (0.0 if short else per_torn * agreement.torn)
     return (
         agreement.difference_db <= difference_db
         and agreement.share >= share
@@ -273,7 +276,10 @@ def _describe(a: Sound, b: Sound, agreement: Agreement, near: bool = False) -> V
     length = end - start
     if abs(speed - 1) * length < _SPEED_FRAMES:
         lag, speed = lag + (speed - 1) * (start + end) / 2, 1.0
-    spare = [a.frames - length, b.frames - length * speed]
+    spare = [
+        a.heard_outside(start, end),
+        b.heard_outside(lag + speed * start, lag + speed * end),
+    ]
     whole = [
         left <= min(SPARE_S * FRAMES_PER_SECOND, SPARE_SHARE * sound.frames)
         for left, sound in zip(spare, (a, b), strict=True)

@@ -58,7 +58,7 @@ _WORK = ".pairs-"
 # In the metadata of PAIRS_FILE.
 _KEY = b"earmark.pairs"
 # Changes when the same catalogs would give other pairs.
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, SAMPLE_RATE
@@ -12,17 +13,18 @@ from conftest import ROOT, SAMPLE_RATE
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import _dedup_chromaprint as peer
+from _dedup_oracle import shares_waveform
 from _dedup_scores import (
     pairs_between_sources,
     recall_by_variant,
     repeated_pairs,
     score_pairs,
-    shares_waveform,
 )
 from _planting import Plant, Planter, Unclear, truth, voices
 from dedup import extrapolate, growth
 
 from encoders.audio import load_audio, open_audio
+from encoders.degrade import change_speed, change_tempo
 from index.schema import DuplicateKind
 
 TRACKS = ROOT / "pipelines" / "demo_tracks"
@@ -97,6 +99,30 @@ def test_the_oracle_knows_copies_from_look_alikes(tmp_path: Path) -> None:
     copy = {"a": str(paths["a"]), "b": str(paths["b"]), "a_start_s": 2.02, "a_end_s": 8.0}
     assert shares_waveform({**copy, "b_start_s": 0.0})
     assert not shares_waveform({**copy, "b": str(paths["c"]), "b_start_s": 0.0})
+
+
+@pytest.mark.parametrize("change", [change_tempo, lambda x, _, by: change_speed(x, by)])
+def test_the_oracle_follows_another_tempo_and_speed(tmp_path: Path, change) -> None:
+    music = load_audio(TRACKS / "palace.ogg", SAMPLE_RATE)[: 20 * SAMPLE_RATE]
+    a, b = tmp_path / "a.wav", tmp_path / "b.wav"
+    soundfile.write(a, music, SAMPLE_RATE)
+    soundfile.write(b, change(music, SAMPLE_RATE, 1.06), SAMPLE_RATE)
+    seconds = soundfile.info(b).duration
+    whole = {"a": str(a), "b": str(b), "a_start_s": 0.0, "a_end_s": 20.0, "b_start_s": 0.0}
+    assert shares_waveform({**whole, "speed": seconds / 20})
+    assert not shares_waveform({**whole, "speed": 1.0})
+
+
+def test_the_oracle_knows_what_went_through_an_equaliser(tmp_path: Path) -> None:
+    music = load_audio(TRACKS / "palace.ogg", SAMPLE_RATE)[4 * SAMPLE_RATE : 6 * SAMPLE_RATE]
+    other = load_audio(TRACKS / "palace.ogg", SAMPLE_RATE)[8 * SAMPLE_RATE : 10 * SAMPLE_RATE]
+    bright = 0.2 * np.convolve(music, [1.0, -0.9, 0.1], mode="same")
+    assert abs(np.corrcoef(music, bright)[0, 1]) < 0.8
+    for name, signal in {"a": music, "b": bright, "c": other}.items():
+        soundfile.write(tmp_path / f"{name}.wav", signal, SAMPLE_RATE)
+    row = {"a": str(tmp_path / "a.wav"), "a_start_s": 0.0, "a_end_s": 2.0, "b_start_s": 0.0}
+    assert shares_waveform({**row, "b": str(tmp_path / "b.wav")})
+    assert not shares_waveform({**row, "b": str(tmp_path / "c.wav")})
 
 
 def test_growth_of_costs() -> None:

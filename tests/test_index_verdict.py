@@ -71,6 +71,20 @@ def test_silence_around_and_a_trim_leave_the_same_audio(base: np.ndarray) -> Non
     assert found.a_start_s == pytest.approx(0.3, abs=0.03)
 
 
+def test_what_is_trimmed_before_a_pause_counts_for_what_sounded(base: np.ndarray) -> None:
+    paused = base.copy()
+    paused[round(0.3 * SAMPLE_RATE) : round(0.8 * SAMPLE_RATE)] = 0
+    trimmed = cut(paused, 0.3, len(paused) / SAMPLE_RATE)
+    assert_is(verdict(paused, trimmed, -0.3), DuplicateKind.SAME_AUDIO)
+    # Much that sounds is missing.
+    paused[: SAMPLE_RATE // 2] = base[: SAMPLE_RATE // 2]
+    paused[SAMPLE_RATE // 2 : 2 * SAMPLE_RATE] = 0
+    brief = cut(paused, 1.0, len(paused) / SAMPLE_RATE)
+    assert_is(
+        verdict(np.concatenate([base[:SAMPLE_RATE], paused]), brief, -2.0), DuplicateKind.EXCERPT
+    )
+
+
 def test_an_excerpt_lies_inside(base: np.ndarray) -> None:
     inside = transcode(cut(base, 6.4, 14.4), SAMPLE_RATE, "mp3-64k")
     found = assert_is(verdict(base, inside, lag=-6.0), DuplicateKind.EXCERPT)
