@@ -10,7 +10,8 @@ from encoders.audio import load_audio
 from encoders.degrade import add_noise
 from index.identify import Identifier
 from index.match import STEPS, Spectrogram, find_alignments
-from index.match.detail import SURE, UNKNOWN, compare, strengths
+from index.match.detail import ANY_PITCH, ENOUGH, SURE, UNKNOWN, compare, strengths
+from index.match.scan import SURE_ANYWHERE, scan
 
 RATE = 16_000
 TRACK = "palace.ogg"
@@ -76,10 +77,10 @@ def test_another_pitch_is_looked_for(
     mine = spectrogram(identifier, faster[: 4 * RATE])
     # Frames before the clip pass at speed 1 of the query.
     lag = 6 * RATE / 500 / mine.per_step - speed * (mine.first - 1) / mine.per_step
-    detail = compare(
-        mine, identifier.index, recording(identifier), lag, speed, (0, len(mine.heard))
-    )
+    whole = (0, len(mine.heard))
+    detail = compare(mine, identifier.index, recording(identifier), lag, speed, whole, ANY_PITCH)
     assert detail.strength > SURE
+    assert detail.pitch == pytest.approx(speed, abs=0.011)
 
 
 def test_all_places_at_once_say_what_each_says(identifier: Identifier, signal: np.ndarray) -> None:
@@ -89,14 +90,52 @@ def test_all_places_at_once_say_what_each_says(identifier: Identifier, signal: n
     recordings = np.full(3, recording(identifier))
     steps = np.full(3, 2 * STEPS)
     found = strengths(mine, identifier.index, recordings, lags, steps, 1000)
-    assert found[0] == 0.25
+    assert found[0] > ENOUGH
     assert found[2] == pytest.approx(found[0], abs=0.01)
     assert found[1] < found[0]
     for lag, strength in zip(lags, found, strict=True):
         detail = compare(
             mine, identifier.index, recording(identifier), float(lag), 1.0, (0, len(mine.heard))
         )
-        assert detail.evidence >= strength - 1e-6
+        assert detail.strength >= strength - 1e-6
+
+
+@pytest.mark.parametrize("second", [4.0, 17.3])
+def test_signs_alone_find_the_place(
+    identifier: Identifier, signal: np.ndarray, second: float
+) -> None:
+    clip = signal[round(second * RATE) :][:RATE]
+    noise = np.random.default_rng(2).normal(size=RATE).astype(np.float32)
+    mine = spectrogram(identifier, add_noise(clip, noise, 3.0))
+    found, lag = scan(mine, identifier.index, 4)[0]
+    assert found == recording(identifier)
+    assert lag * mine.per_step == pytest.approx(lag_at(mine, second) * mine.per_step, abs=1.5)
+
+
+def test_signs_are_not_looked_through_in_an_index_of_weeks(
+    identifier: Identifier, signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.match.scan.MAX_ROWS", identifier.index.info.n_rows - 1)
+    assert scan(spectrogram(identifier, signal[:RATE]), identifier.index, 4) == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
+def test_what_is_absent_is_not_found_by_its_signs(identifier: Identifier, seconds: float) -> None:
+    hiss = np.random.default_rng(3).normal(size=round(seconds * RATE)).astype(np.float32)
+    queries, mine, _ = identifier.fingerprint([0.1 * hiss])
+    found = find_alignments(queries, identifier.index, spectrogram=mine, second=lambda: queries)
+    assert all(a.detail.strength < SURE_ANYWHERE for a in found)
+
+
+def test_a_clip_whose_fingerprints_say_nothing_is_found_by_its_signs(
+    identifier: Identifier, signal: np.ndarray
+) -> None:
+    queries, mine, _ = identifier.fingerprint([signal[9 * RATE : 10 * RATE]])
+    others = np.random.default_rng(4).normal(size=queries.shape).astype(np.float32)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    found = find_alignments(others, identifier.index, spectrogram=mine, second=lambda: others)
+    assert found[0].recording == recording(identifier)
+    assert found[0].lag == pytest.approx(lag_at(mine, 9), abs=0.3)
 
 
 def test_beyond_a_recording_and_in_silence_nothing_agrees(

@@ -11,14 +11,14 @@ import collections
 import numpy as np
 
 from index.half import widen
-from index.match.detail import WEIGHT, Spectrogram, strengths
+from index.match.detail import Spectrogram, likeness, strengths
 from index.search import FingerprintIndex
 
 STEPS = 4
 """Query windows per reference hop."""
 
 N_CANDIDATES = 28
-"""Alignments that are rescored."""
+"""Alignments that are rescored, at most: of eight that are looked at, one."""
 
 MAX_PER_RECORDING = 5
 """Of one recording: a loop must not crowd out the other recordings that a match is weighed
@@ -30,9 +30,9 @@ windows than the third, which has several hits at the right place."""
 
 # Reference hops on both sides of a hit that are looked at before it is rescored: 5 s.
 _REACH = 10
-# Frames around a hit in which the signs are compared: 3 s. So many of the lags that look best then
-# are looked at in 10 s.
-_FRAMES, _SHORTLIST, _MORE_FRAMES = 96, 64, 320
+# Frames around a hit in which the signs are compared: 3 s. A quarter of the lags, those that look
+# best then, so many at most, are looked at in 10 s, at every other frame.
+_FRAMES, _SHORTLIST, _MORE_FRAMES, _MORE_STRIDE = 96, 64, 320, 2
 
 
 def propose(
@@ -72,12 +72,14 @@ def propose(
     chosen_hits = _one_of_each_lag(recordings, lags, scores, max_lags)
     steps, rows = steps[chosen_hits], rows[chosen_hits]
     recordings, lags = recordings[chosen_hits], lags[chosen_hits]
-    likeness = _similarity_around(queries, steps, rows, recordings, index)
+    alike = _similarity_around(queries, steps, rows, recordings, index)
     if spectrogram is not None:
-        likeness += WEIGHT * _strength(spectrogram, index, recordings, lags, steps, likeness)
+        shortlist = min(_SHORTLIST, max_lags // 4)
+        strength = _strength(spectrogram, index, recordings, lags, steps, alike, shortlist)
+        alike += likeness(strength)
     candidates: list[tuple[int, int]] = []
     chosen: dict[int, list[int]] = collections.defaultdict(list)
-    for i in np.argsort(-likeness, kind="stable").tolist():
+    for i in np.argsort(-alike, kind="stable").tolist():
         recording, lag = int(recordings[i]), int(lags[i])
         # Rescoring looks at the neighbouring lags as well.
         near = any(abs(lag - other) <= STEPS for other in chosen[recording])
@@ -85,7 +87,7 @@ def propose(
             continue
         chosen[recording].append(lag)
         candidates.append((recording, lag))
-        if len(candidates) == N_CANDIDATES:
+        if len(candidates) == min(N_CANDIDATES, max_lags // 8):
             break
     return candidates
 
@@ -97,13 +99,15 @@ def _strength(
     lags: np.ndarray,
     steps: np.ndarray,
     similarity: np.ndarray,
+    shortlist: int,
 ) -> np.ndarray:
     # How strongly the signs around every hit agree [shape=(n_hits,)].
     found = strengths(spectrogram, index, recordings, lags, steps, _FRAMES)
     if len(spectrogram.heard) > _FRAMES:
-        best = np.argsort(-(similarity + WEIGHT * found), kind="stable")[:_SHORTLIST]
+        best = np.argsort(-(similarity + likeness(found)), kind="stable")[:shortlist]
         where = recordings[best], lags[best], steps[best]
-        found[best] = np.maximum(found[best], strengths(spectrogram, index, *where, _MORE_FRAMES))
+        longer = strengths(spectrogram, index, *where, _MORE_FRAMES, _MORE_STRIDE)
+        found[best] = np.maximum(found[best], longer)
     return found
 
 

@@ -25,7 +25,6 @@ _AT_ONCE = 64
 # Frames that are compared at a time; a longer query is compared piece by piece, since its lag and
 # speed are not known to a frame from end to end.
 _PIECE = 320
-SAME_PITCH: Sequence[float] = (1.0,)
 ANY_PITCH: Sequence[float] = (1.0, 0.94, 0.96, 0.98, 1.02, 1.04, 1.06)
 """Pitches of the query over that of the reference. Those between are near enough to one of them."""
 
@@ -140,13 +139,21 @@ class Detail:
 
     @property
     def likeness(self) -> float:
-        """What it adds to similarity. Of places that are all sure, the surer one is a little more
-        like the query: it is the repeat that is exactly the same."""
-        return WEIGHT * self.evidence + max(0.0, self.strength - ENOUGH)
+        """What it adds to similarity."""
+        return float(likeness(self.strength))
 
 
 UNKNOWN = Detail()
 """Of an alignment of which no signs are known."""
+
+
+def likeness(strength: float | np.ndarray) -> float | np.ndarray:
+    """What signs of some strength add to similarity.
+
+    Of places that are all sure, the surer one is a little more like the query: it is the repeat
+    that is exactly the same.
+    """
+    return WEIGHT * np.clip(strength, 0.0, ENOUGH) + np.maximum(strength - ENOUGH, 0.0)
 
 
 def strengths(
@@ -156,6 +163,7 @@ def strengths(
     lags: np.ndarray,
     steps: np.ndarray,
     n_frames: int,
+    stride: int = 1,
 ) -> np.ndarray:
     """How strongly signs agree around places of a query, at speed 1 and the best lag near each.
 
@@ -167,11 +175,13 @@ def strengths(
         Where the query may lie, and the query window around which that is looked at.
     n_frames : int
         Frames to look at, at most.
+    stride : int
+        One of so many is.
 
     Returns
     -------
     strengths : np.ndarray [shape=(n,)]
-        As in :class:`Detail`, as far as they count.
+        As in :class:`Detail`.
     """
     n_all = len(query.heard)
     n = min(n_frames, n_all)
@@ -182,7 +192,7 @@ def strengths(
     begin = np.clip(middle - n // 2, 0, n_all - n)
     for start in range(0, len(lags), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        found[some] = _strengths(query, index, recordings[some], lags[some], begin[some], n)
+        found[some] = _strengths(query, index, recordings[some], lags[some], begin[some], n, stride)
     return found
 
 
@@ -193,20 +203,21 @@ def _strengths(
     lags: np.ndarray,
     begin: np.ndarray,
     n: int,
+    stride: int,
 ) -> np.ndarray:
     place = query.first + begin + lags * query.per_step
     near = _NEAR // 2
     held, known = _held(index, recordings, place[:, None] + np.arange(-near, n + near))
     held *= known[:, None]
-    chosen = begin[:, None] + np.arange(n)
+    chosen = begin[:, None] + np.arange(0, n, stride)
     # [shape=(n_lags, n_words, n_moves, n_frames)]
-    there = np.lib.stride_tricks.sliding_window_view(held, n, axis=2)
+    there = np.lib.stride_tricks.sliding_window_view(held, n, axis=2)[..., ::stride]
     differ = np.bitwise_count(there ^ query.signs[:, chosen].swapaxes(0, 1)[:, :, None])
     heard = query.heard[chosen]
     n_differ = (differ.sum(axis=1, dtype=np.uint8) * heard[:, None]).sum(axis=2, dtype=np.int32)
     n_heard = np.maximum(heard.sum(axis=1), 1)
     agreement = 1 - 2 * n_differ.min(axis=1) / (n_signs(query.spec) * n_heard)
-    return np.clip(agreement * np.sqrt(query.seconds(n_heard)), 0.0, ENOUGH)
+    return agreement * np.sqrt(query.seconds(stride * n_heard))
 
 
 def compare(
@@ -216,7 +227,7 @@ def compare(
     lag: float,
     speed: float,
     stretch: tuple[int, int],
-    pitches: Sequence[float] = ANY_PITCH,
+    pitches: Sequence[float] = (1.0,),
 ) -> Detail:
     """How signs agree along an alignment, at the best lag and pitch near it.
 
@@ -263,9 +274,8 @@ def _agreement(mine: np.ndarray, held: np.ndarray, known: np.ndarray, n: int) ->
     for start in range(0, mine.shape[2], _PIECE):
         piece = slice(start, start + _PIECE)
         differ = np.bitwise_count(held[None, :, :, piece] ^ mine[:, None, :, piece])
-        n_differ = differ.sum(axis=2, dtype=np.uint8)
-        same = np.where(known[:, piece], n - 2 * n_differ.astype(np.float32), 0)
-        agree = same.sum(axis=2)
+        n_differ = differ.sum(axis=2, dtype=np.uint8) * known[:, piece]
+        agree = n * known[:, piece].sum(axis=1) - 2 * n_differ.sum(axis=2, dtype=np.int32)
         total += agree
         best += agree.max(axis=1)
     return total + (best - total.max(axis=1))[:, None]
@@ -281,9 +291,13 @@ def _held_near(
     # As below, of frames of one recording and of those near: [shape=(n_moves, n_words, n_frames)].
     low = int(frames.min()) - near
     span = np.arange(low, int(frames.max()) + near + 1)
-    held, known = _held(index, np.array([recording]), span[None])
+    held, known = (array[0] for array in _held(index, np.array([recording]), span[None]))
+    if len(span) == len(frames) + 2 * near:
+        # One after the other: no copies are needed.
+        view = np.lib.stride_tricks.sliding_window_view
+        return view(held, len(frames), axis=1).swapaxes(0, 1), view(known, len(frames)).copy()
     at = frames - low + np.arange(-near, near + 1)[:, None]
-    return held[0][:, at].swapaxes(0, 1), known[0][at]
+    return held[:, at].swapaxes(0, 1), known[at]
 
 
 def _held(

@@ -9,8 +9,9 @@ import numpy as np
 
 from index.match.align import Alignment, lay
 from index.match.candidates import STEPS, propose, sounding
-from index.match.detail import ANY_PITCH, ENOUGH, SAME_PITCH, SURE, Spectrogram, compare
+from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare
 from index.match.rescore import rescore
+from index.match.scan import SURE_ANYWHERE, scan
 from index.search import FingerprintIndex
 
 N_HITS, MAX_HITS, ALL_HITS = 20, 50, 1250
@@ -20,6 +21,13 @@ few windows, so that there are about as many as the third in all."""
 MIN_SEARCHED, MAX_SEARCHED = 40, 64
 """Query windows that are looked up, evenly spread: all of a short query, every other one of a
 longer, up to the greater number. All are used to rescore."""
+
+# A first, quick look at a query of more windows than the last number: windows that are looked up,
+# neighbours of each, lags that are tried. It is enough where it explains so much of what is heard.
+_QUICK, _QUICK_HITS, _QUICK_LAGS, _QUICK_FROM = 20, 20, 128, 30
+_EXPLAINED = 0.8
+# Places that signs alone propose.
+_SCANNED = 16
 
 # Alignments this similar whose signs agree no better are tried at other speeds, if the query has so
 # many frames at least.
@@ -95,32 +103,61 @@ def find_alignments(
         What the query sounds like in detail. [default: fingerprints alone must tell]
     second : callable, optional
         Gives other fingerprints of the query, to look up where the signs of nothing that was found
-        are sure to agree.
+        are sure to agree. Signs alone are asked then as well, in a short query and an index that is
+        not too large.
 
     Returns
     -------
     alignments : list of Alignment
         Most alike first.
     """
-    if index.info.n_rows == 0 or not sounding(queries).any():
+    heard = np.flatnonzero(sounding(queries))
+    if index.info.n_rows == 0 or not len(heard):
         return []
     if hits is None:
-        hits = look_up(queries, index)
-    found = propose(queries, hits.steps, hits.scores, hits.rows, index, spectrogram)
-    alignments = rescore(queries, index, [*also, *found])
-    if spectrogram is not None:
-        alignments = _detail(queries, index, alignments, spectrogram)
-        unsure = all(a.detail.strength < ENOUGH for a in alignments)
-        if second is not None and unsure:
+        if spectrogram is not None and len(heard) > _QUICK_FROM:
+            quick = Hits.of(queries, _evenly(heard, _QUICK), index, _QUICK_HITS)
+            alignments = _align(queries, index, quick, also, spectrogram, _QUICK_LAGS)
+            if any(_explains(a, heard) for a in alignments):
+                return _distinct(alignments)
+        n = min(len(heard), max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2)))
+        hits = Hits.of(queries, _evenly(heard, n), index)
+    alignments = _align(queries, index, hits, also, spectrogram)
+    if spectrogram is not None and second is not None:
+        if _best(alignments) < ENOUGH:
             alignments += _look_again(queries, second(), index, spectrogram)
-    return _distinct(sorted(alignments, key=lambda a: -a.likeness))
+        if _best(alignments) < SURE and len(heard) <= _QUICK_FROM:
+            alignments += _look_everywhere(queries, index, spectrogram)
+    return _distinct(alignments)
 
 
-def look_up(queries: np.ndarray, index: FingerprintIndex) -> Hits:
-    """Look up windows of a query, evenly spread."""
-    heard = np.flatnonzero(sounding(queries))
-    n = min(len(heard), max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2)))
-    return Hits.of(queries, heard[np.linspace(0, len(heard) - 1, n).round().astype(int)], index)
+def _best(alignments: Sequence[Alignment]) -> float:
+    return max((a.detail.strength for a in alignments), default=0.0)
+
+
+def _evenly(heard: np.ndarray, n: int) -> np.ndarray:
+    return heard[np.linspace(0, len(heard) - 1, n).round().astype(int)]
+
+
+def _align(
+    queries: np.ndarray,
+    index: FingerprintIndex,
+    hits: Hits,
+    also: Sequence[tuple[int, int]],
+    spectrogram: Spectrogram | None,
+    max_lags: int | None = None,
+) -> list[Alignment]:
+    where = hits.steps, hits.scores, hits.rows
+    found = propose(queries, *where, index, spectrogram, max_lags)
+    alignments = rescore(queries, index, [*also, *found])
+    return alignments if spectrogram is None else _detail(queries, index, alignments, spectrogram)
+
+
+def _explains(a: Alignment, heard: np.ndarray) -> bool:
+    # Whether there is nothing else to look for, nor a better place in music that repeats itself.
+    covered = np.count_nonzero((heard >= a.first) & (heard <= a.last))
+    sure = a.detail.strength >= ENOUGH and a.similarity >= _ALIKE
+    return bool(sure and covered >= _EXPLAINED * len(heard))
 
 
 def _detail(
@@ -134,27 +171,34 @@ def _detail(
     # They come as they were proposed, most alike first.
     by_similarity = np.argsort([-a.similarity for a in alignments], kind="stable")
     rank = np.minimum(np.argsort(by_similarity), np.arange(len(alignments)))
-    order = np.argsort(rank, kind="stable").tolist()
-    for place, number in enumerate(order[:n]):
-        pitches = ANY_PITCH if 2 * place < n else SAME_PITCH
-        alignments[number] = _detailed(queries, index, alignments[number], spectrogram, pitches)
+    order = np.argsort(rank, kind="stable").tolist()[:n]
+    for number in order:
+        alignments[number] = _detailed(queries, index, alignments[number], spectrogram)
+    played_as_it_is = (alignments[number] for number in order if alignments[number].speed == 1.0)
+    if all(a.detail.strength < ENOUGH for a in played_as_it_is):
+        # It may be at another pitch, or faster or slower.
+        for number in order[: (n + 1) // 2]:
+            alignments[number] = _changed(queries, index, alignments[number], spectrogram)
     return alignments
 
 
 def _detailed(
-    queries: np.ndarray,
-    index: FingerprintIndex,
-    alignment: Alignment,
-    spectrogram: Spectrogram,
-    pitches: Sequence[float],
+    queries: np.ndarray, index: FingerprintIndex, a: Alignment, spectrogram: Spectrogram
 ) -> Alignment:
-    # With its detail, and at the lag and speed that it tells where it is sure.
-    a = alignment
-    whole = spectrogram.stretch(float(a.steps[0]), float(a.steps[-1]))
-    detail = compare(spectrogram, index, a.recording, a.lag, a.speed, whole, pitches)
+    # With its detail, and at the lag that it tells where it is sure.
+    detail = compare(spectrogram, index, a.recording, a.lag, a.speed, _whole(a, spectrogram))
+    return _moved(queries, index, a, detail, a.lag, a.speed)
+
+
+def _changed(
+    queries: np.ndarray, index: FingerprintIndex, a: Alignment, spectrogram: Spectrogram
+) -> Alignment:
+    # The same at the pitch and speed at which its signs agree best.
+    whole = _whole(a, spectrogram)
+    detail = compare(spectrogram, index, a.recording, a.lag, a.speed, whole, ANY_PITCH)
     lag, speed = a.lag, a.speed
     if a.similarity > _ALIKE and detail.agreement < _POOR and len(spectrogram.heard) >= _LONG:
-        # Alike and yet not the same: it may be faster or slower. The middle stays where it is.
+        # Alike and yet not the same. The middle stays where it is.
         middle = float(a.steps[0] + a.steps[-1]) / 2
         for other in _SPEEDS:
             turned = a.lag + (a.speed - other) * middle
@@ -162,6 +206,21 @@ def _detailed(
             tried = compare(spectrogram, index, a.recording, turned, other, whole, pitches)
             if tried.strength > detail.strength:
                 detail, lag, speed = tried, turned, other
+    return _moved(queries, index, a, detail, lag, speed)
+
+
+def _whole(a: Alignment, spectrogram: Spectrogram) -> tuple[int, int]:
+    return spectrogram.stretch(float(a.steps[0]), float(a.steps[-1]))
+
+
+def _moved(
+    queries: np.ndarray,
+    index: FingerprintIndex,
+    a: Alignment,
+    detail: Detail,
+    lag: float,
+    speed: float,
+) -> Alignment:
     if detail.strength > SURE and (abs(detail.move) >= 1 or speed != a.speed):
         moved = lay(queries, index, a.recording, lag + detail.move, speed)
         if moved is not None:
@@ -176,7 +235,7 @@ def _look_again(
     heard = np.flatnonzero(sounding(others))
     if not len(heard):
         return []
-    chosen = heard[np.linspace(0, len(heard) - 1, min(len(heard), MAX_SEARCHED)).astype(int)]
+    chosen = _evenly(heard, min(len(heard), MAX_SEARCHED))
     hits, found = Hits.of(others, chosen, index, MAX_HITS), []
     most = MAX_HITS * MAX_SEARCHED
     for recording, lag in propose(
@@ -184,16 +243,30 @@ def _look_again(
     ):
         alignment = lay(queries, index, recording, lag, 1.0)
         if alignment is not None:
-            alignment = _detailed(queries, index, alignment, spectrogram, ANY_PITCH)
+            alignment = _changed(queries, index, alignment, spectrogram)
             if alignment.detail.strength >= SURE:
                 found.append(alignment)
     return found
 
 
+def _look_everywhere(
+    queries: np.ndarray, index: FingerprintIndex, spectrogram: Spectrogram
+) -> list[Alignment]:
+    # What signs alone find. A long query has so many fingerprints that one of them is good.
+    found = []
+    for recording, lag in scan(spectrogram, index, _SCANNED):
+        alignment = lay(queries, index, recording, lag, 1.0)
+        if alignment is not None:
+            alignment = _detailed(queries, index, alignment, spectrogram)
+            if alignment.detail.strength >= SURE_ANYWHERE:
+                found.append(alignment)
+    return found
+
+
 def _distinct(alignments: list[Alignment]) -> list[Alignment]:
-    # Neighbouring lags of one recording lead to the same place: keep the best.
+    # Neighbouring lags of one recording lead to the same place: keep the best, most alike first.
     kept: list[Alignment] = []
-    for a in alignments:
+    for a in sorted(alignments, key=lambda a: -a.likeness):
         near = (b for b in kept if b.recording == a.recording)
         if all(abs(a.lag - b.lag) > STEPS for b in near):
             kept.append(a)
