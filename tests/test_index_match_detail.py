@@ -9,9 +9,9 @@ import soxr
 from encoders.audio import load_audio
 from encoders.degrade import add_noise
 from index.identify import Identifier
-from index.match import STEPS, Spectrogram, find_alignments
-from index.match.detail import ANY_PITCH, ENOUGH, SURE, UNKNOWN, compare, strengths
-from index.match.scan import SURE_ANYWHERE, scan
+from index.match import STEPS, Spectrogram, find_alignments, score_alignments
+from index.match.detail import ANY_PITCH, CERTAIN, ENOUGH, SURE, UNKNOWN, compare, strengths
+from index.match.scan import scan
 
 RATE = 16_000
 TRACK = "palace.ogg"
@@ -124,7 +124,7 @@ def test_what_is_absent_is_not_found_by_its_signs(identifier: Identifier, second
     hiss = np.random.default_rng(3).normal(size=round(seconds * RATE)).astype(np.float32)
     queries, mine, _ = identifier.fingerprint([0.1 * hiss])
     found = find_alignments(queries, identifier.index, spectrogram=mine, second=lambda: queries)
-    assert all(a.detail.strength < SURE_ANYWHERE for a in found)
+    assert all(a.detail.strength < CERTAIN for a in found)
 
 
 def test_a_clip_whose_fingerprints_say_nothing_is_found_by_its_signs(
@@ -136,6 +136,21 @@ def test_a_clip_whose_fingerprints_say_nothing_is_found_by_its_signs(
     found = find_alignments(others, identifier.index, spectrogram=mine, second=lambda: others)
     assert found[0].recording == recording(identifier)
     assert found[0].lag == pytest.approx(lag_at(mine, 9), abs=0.3)
+
+
+def test_signs_that_cannot_be_chance_outrank_fingerprints(
+    identifier: Identifier, signal: np.ndarray, demo_tracks: Path
+) -> None:
+    _, mine, _ = identifier.fingerprint([signal[9 * RATE : 10 * RATE]])
+    other = load_audio(demo_tracks / "eureka.m4a", RATE)[5 * RATE : 6 * RATE]
+    queries, _, _ = identifier.fingerprint([other])
+    found = find_alignments(queries, identifier.index, spectrogram=mine, second=lambda: queries)
+    likest = max(found, key=lambda a: a.similarity)
+    assert likest.recording != recording(identifier)
+    calibration = identifier.bundle.calibration
+    scored = score_alignments(queries, found, identifier.index, calibration, mine)
+    assert scored[0].alignment.recording == recording(identifier)
+    assert scored[0].score == max(s.score for s in scored)
 
 
 def test_beyond_a_recording_and_in_silence_nothing_agrees(

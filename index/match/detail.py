@@ -31,6 +31,10 @@ ANY_PITCH: Sequence[float] = (1.0, 0.94, 0.96, 0.98, 1.02, 1.04, 1.06)
 SURE = 0.12
 """Strength that chance hardly ever has: the best of many moves has 0.04, give or take 0.012."""
 
+CERTAIN = 0.13
+"""Strength that chance has nowhere: the best of all places in 31 hours has 0.10 to 0.115, and in a
+hundred times as many it has a hundredth more."""
+
 WEIGHT = 6.0
 """What evidence counts beside similarity: of wrong places both differ about as much then."""
 
@@ -136,6 +140,11 @@ class Detail:
     def evidence(self) -> float:
         """Strength as far as it counts: what is sure enough says no more when it is surer."""
         return min(max(self.strength, 0.0), ENOUGH)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it cannot be chance."""
+        return self.strength >= CERTAIN
 
     @property
     def likeness(self) -> float:

@@ -11,7 +11,7 @@ from index.match.align import Alignment, lay
 from index.match.candidates import STEPS, propose, sounding
 from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare
 from index.match.rescore import rescore
-from index.match.scan import SURE_ANYWHERE, scan
+from index.match.scan import scan
 from index.search import FingerprintIndex
 
 N_HITS, MAX_HITS, ALL_HITS = 20, 50, 1250
@@ -109,7 +109,7 @@ def find_alignments(
     Returns
     -------
     alignments : list of Alignment
-        Most alike first.
+        What is certain first, most alike first.
     """
     heard = np.flatnonzero(sounding(queries))
     if index.info.n_rows == 0 or not len(heard):
@@ -124,15 +124,12 @@ def find_alignments(
         hits = Hits.of(queries, _evenly(heard, n), index)
     alignments = _align(queries, index, hits, also, spectrogram)
     if spectrogram is not None and second is not None:
-        if _best(alignments) < ENOUGH:
+        if all(a.detail.strength < ENOUGH for a in alignments):
             alignments += _look_again(queries, second(), index, spectrogram)
-        if _best(alignments) < SURE and len(heard) <= _QUICK_FROM:
+        certain = any(a.detail.is_certain for a in alignments)
+        if not certain and len(heard) <= _QUICK_FROM:
             alignments += _look_everywhere(queries, index, spectrogram)
     return _distinct(alignments)
-
-
-def _best(alignments: Sequence[Alignment]) -> float:
-    return max((a.detail.strength for a in alignments), default=0.0)
 
 
 def _evenly(heard: np.ndarray, n: int) -> np.ndarray:
@@ -258,7 +255,7 @@ def _look_everywhere(
         alignment = lay(queries, index, recording, lag, 1.0)
         if alignment is not None:
             alignment = _detailed(queries, index, alignment, spectrogram)
-            if alignment.detail.strength >= SURE_ANYWHERE:
+            if alignment.detail.is_certain:
                 found.append(alignment)
     return found
 
@@ -266,7 +263,7 @@ def _look_everywhere(
 def _distinct(alignments: list[Alignment]) -> list[Alignment]:
     # Neighbouring lags of one recording lead to the same place: keep the best, most alike first.
     kept: list[Alignment] = []
-    for a in sorted(alignments, key=lambda a: -a.likeness):
+    for a in sorted(alignments, key=lambda a: (not a.detail.is_certain, -a.likeness)):
         near = (b for b in kept if b.recording == a.recording)
         if all(abs(a.lag - b.lag) > STEPS for b in near):
             kept.append(a)

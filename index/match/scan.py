@@ -16,10 +16,6 @@ from index.search import FingerprintIndex
 MAX_ROWS = 1 << 20
 """Windows of an index that are looked through; in a larger one nothing is."""
 
-SURE_ANYWHERE = 0.13
-"""Strength that chance hardly ever has at the best place of all: 0.10 to 0.115 in 31 hours, and a
-hundredth more in a hundred times as many."""
-
 # Frames of the query that are compared with all others, at most: neighbours say much the same.
 _FRAMES, _STRIDE = 14, 2
 # Frames of the index that are compared at a time, so that what is tabulated stays in the cache.

@@ -76,8 +76,25 @@ def score_alignments(
         _score(number, weighing, alignments[number], calibration)
         for number in _worth_weighing(alignments, weighing.groups)
     ]
-    scored.sort(key=lambda s: (-s.score, -s.evidence.similarity))
+    scored = _yield_to_certain(scored)
+    scored.sort(key=lambda s: (-s.score, not _is_certain(s), -s.evidence.similarity))
     return _deal_scores(_join_places(scored), sounding(queries))
+
+
+def _is_certain(scored: Scored) -> bool:
+    return scored.alignment.detail.is_certain
+
+
+def _yield_to_certain(scored: Sequence[Scored]) -> list[Scored]:
+    # Where the signs of one alignment cannot be chance, however little its fingerprints are alike,
+    # what is alike by fingerprints only is no better.
+    certain = [s for s in scored if _is_certain(s)]
+
+    def most(s: Scored) -> float:
+        over = (t.score for t in certain if _overlap(s.alignment, t.alignment))
+        return 1.0 if _is_certain(s) else max(over, default=1.0)
+
+    return [dataclasses.replace(s, score=min(s.score, most(s))) for s in scored]
 
 
 def _deal_scores(scored: Sequence[Scored], heard: np.ndarray) -> list[Scored]:
