@@ -2,7 +2,7 @@
 
 Noise and rooms can turn a fingerprint so far that no neighbour of it is the right one, while signs
 (:mod:`encoders.signs`) still agree where the sound is the same. To compare some of them with all
-that an index holds takes about five milliseconds for an hour of it, so it is done only where
+that an index holds takes about eight milliseconds for an hour of it, so it is done only where
 nothing else was found, and not in an index of weeks.
 """
 
@@ -13,15 +13,16 @@ import numpy as np
 from index.match.detail import Spectrogram, strengths
 from index.search import FingerprintIndex
 
-MAX_ROWS = 1 << 20
+MAX_ROWS = 1 << 19
 """Windows of an index that are looked through; in a larger one nothing is."""
 
-# Frames of the query that are compared with all others, at most: neighbours say much the same.
-_FRAMES, _STRIDE = 14, 2
+# Frames of the query that are compared with all others, at most: every other one, as neighbours say
+# much the same.
+_FRAMES, _STRIDE = 32, 2
 # Frames of the index that are compared at a time, so that what is tabulated stays in the cache.
 _AT_ONCE = 1 << 13
 # Places kept of them, and of all, to be compared in all frames of so many seconds.
-_BEST, _SHORTLIST, _ALL_FRAMES = 8, 512, 96
+_BEST, _SHORTLIST, _ALL_FRAMES = 16, 1024, 96
 # Differing signs of so many frames fit into a byte.
 _IN_A_BYTE = 7
 
@@ -42,11 +43,17 @@ def scan(query: Spectrogram, index: FingerprintIndex, n_best: int) -> list[tuple
     """
     heard = np.flatnonzero(query.heard)
     n_held = index.signs.shape[0] * index.signs.shape[1]
-    if not len(heard) or heard[-1] >= n_held or index.info.n_rows > MAX_ROWS:
+    frames = heard[heard % _STRIDE == 0]
+    if not len(frames) or heard[-1] >= n_held or index.info.n_rows > MAX_ROWS:
         return []
-    n = min(_FRAMES, -(-len(heard) // _STRIDE))
-    frames = heard[np.linspace(0, len(heard) - 1, n).round().astype(int)]
-    places = _shortlist(query.signs[:, frames].T, frames, index.signs.reshape(-1))
+    frames = frames[np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)]
+    mine, held = query.signs[:, frames].T, index.signs.reshape(-1, index.signs.shape[2])
+    places = np.concatenate(
+        [
+            _STRIDE * _shortlist(mine, frames // _STRIDE, held[first::_STRIDE]) + first
+            for first in range(_STRIDE)
+        ]
+    )
     per_row = index.signs.shape[1]
     recordings = index.recording_of(places // per_row)
     # The first frame of a recording has no signs.
@@ -61,9 +68,9 @@ def scan(query: Spectrogram, index: FingerprintIndex, n_best: int) -> list[tuple
 
 def _shortlist(mine: np.ndarray, frames: np.ndarray, held: np.ndarray) -> np.ndarray:
     # Where some frames of a query [shape=(n, n_words)] differ least from frames that are as far
-    # apart; held is the signs of all frames, one after the other.
+    # apart, of all that are held [shape=(n_frames, n_words)].
     n_words = mine.shape[1]
-    last = len(held) // n_words - int(frames[-1])
+    last = len(held) - int(frames[-1])
     tiled = [np.tile(words, _AT_ONCE) for words in mine]
     changed = np.empty(n_words * _AT_ONCE, np.uint32)
     counted, differ = (np.empty(n_words * _AT_ONCE, np.uint8) for _ in range(2))
@@ -71,12 +78,13 @@ def _shortlist(mine: np.ndarray, frames: np.ndarray, held: np.ndarray) -> np.nda
     for start in range(0, last, _AT_ONCE):
         n = min(_AT_ONCE, last - start)
         total = np.zeros(n, np.uint16)
+        part = np.ascontiguousarray(held[start : start + n + int(frames[-1])]).reshape(-1)
         for first in range(0, len(frames), _IN_A_BYTE):
             differ[:] = 0
             some = slice(first, first + _IN_A_BYTE)
             for words, frame in zip(tiled[some], frames[some].tolist(), strict=True):
                 size = n_words * n
-                there = held[n_words * (start + frame) :][:size]
+                there = part[n_words * frame :][:size]
                 np.bitwise_xor(there, words[:size], out=changed[:size])
                 differ[:size] += np.bitwise_count(changed[:size], out=counted[:size])
             for word in range(n_words):
