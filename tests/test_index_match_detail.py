@@ -112,7 +112,7 @@ def test_signs_alone_find_the_place(
     assert lag * mine.per_step == pytest.approx(lag_at(mine, second) * mine.per_step, abs=1.5)
 
 
-def test_signs_are_not_looked_through_in_an_index_of_weeks(
+def test_signs_of_a_large_index_are_not_looked_through(
     identifier: Identifier, signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("index.match.scan.MAX_ROWS", identifier.index.info.n_rows - 1)

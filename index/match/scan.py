@@ -3,7 +3,7 @@
 Noise and rooms can turn a fingerprint so far that no neighbour of it is the right one, while signs
 (:mod:`encoders.signs`) still agree where the sound is the same. To compare some of them with all
 that an index holds takes about eight milliseconds for an hour of it, so it is done only where
-nothing else was found, and not in an index of weeks.
+nothing else was found, and not in an index of more than 70 hours.
 """
 
 from __future__ import annotations
