@@ -26,6 +26,10 @@ CLUSTERING_KINDS = STRONG_KINDS | {DuplicateKind.NEAR}
 # may have been refused). Between two recordings of so many links, one that is missing says little.
 _SATURATED = 16
 
+# Hits of one drum can be as alike as a hit and its copy: links of stretches that are shorter, in
+# seconds, are weak below this score.
+_BRIEF_S, _WEAK_SCORE = 3.0, 0.91
+
 
 @dataclasses.dataclass(frozen=True)
 class Clustering:
@@ -56,7 +60,8 @@ def find_clusters(
 
     Two parts of a connected component become one cluster if at least half of the pairs between
     them were found (more than half when a pair ``near`` is among them), or if one file is linked
-    to all the others. A chain of links does not make a cluster. In large components, in which a
+    to all the others. A chain of links does not make a cluster, nor do weak links between two parts
+    that are both held together by others. In large components, in which a
     file cannot have met all its copies, half of what can be expected is enough.
 
     Parameters
@@ -84,7 +89,7 @@ def find_clusters(
         uris[pair.b_id].add(pair.b)
         if pair.a_id != pair.b_id:
             ends = (min(pair.a_id, pair.b_id), max(pair.a_id, pair.b_id))
-            link = _Link(pair.score, pair.kind == DuplicateKind.NEAR)
+            link = _link(pair)
             links[ends] = max(links.get(ends, link), link)
     graph = _Graph(links, apart)
     groups = [group for component in graph.components(uris) for group in graph.divide(component)]
@@ -133,6 +138,13 @@ def connected_components(nodes: Iterable[str], edges: Iterable[tuple[str, str]])
 class _Link:
     score: float
     near: bool
+    weak: bool
+
+
+def _link(pair: DuplicatePair) -> _Link:
+    near = pair.kind == DuplicateKind.NEAR
+    brief = pair.a_end_s - pair.a_start_s < _BRIEF_S
+    return _Link(pair.score, near, not near and brief and pair.score < _WEAK_SCORE)
 
 
 @dataclasses.dataclass
@@ -140,6 +152,7 @@ class _Bundle:
     # All the links between two groups.
     n: int = 0
     n_near: int = 0
+    n_weak: int = 0
     score: float = 0.0
     support: float = 0.0
     forbidden: bool = False
@@ -147,6 +160,7 @@ class _Bundle:
     def add(self, other: _Bundle) -> None:
         self.n += other.n
         self.n_near += other.n_near
+        self.n_weak += other.n_weak
         self.score += other.score
         self.support += other.support
         self.forbidden |= other.forbidden
@@ -212,7 +226,8 @@ class _Graph:
                 if a < b:
                     link = self._links[a, b]
                     forbidden = frozenset((a, b)) in self._apart
-                    bundle = _Bundle(1, link.near, link.score, self._support(a, b), forbidden)
+                    support = self._support(a, b)
+                    bundle = _Bundle(1, link.near, link.weak, link.score, support, forbidden)
                     between[a][b] = between[b][a] = bundle
         for ends in self._apart:
             if len(ends) == 2 and all(node in between for node in ends):
@@ -240,6 +255,8 @@ class _Graph:
         self, bundle: _Bundle, mine: list[str], theirs: list[str], expected: float
     ) -> bool:
         if bundle.forbidden or not bundle.n:
+            return False
+        if bundle.n_weak == bundle.n and min(len(mine), len(theirs)) > 1:
             return False
         if bundle.n_near:
             return 2 * bundle.n > expected

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 
@@ -46,6 +47,18 @@ def test_one_link_does_not_join_two_groups() -> None:
     assert found.clusters == [tuple("abcd"), tuple("wxyz")]
     assert [(p.a, p.b) for p in found.cut] == [("d", "w")]
     assert found.of_uri()["d"] != found.of_uri()["w"]
+
+
+def test_hits_of_one_drum_are_two_clusters_and_a_worse_copy_is_in_one() -> None:
+    crossed = [pair(a, b, score=0.88, a_end_s=1.0, b_end_s=1.0) for a in "abc" for b in "xyz"]
+    copies = [*clique("abc"), *clique("xyz")]
+    found = find_clusters([*copies, *crossed])
+    assert found.clusters == [tuple("abc"), tuple("xyz")]
+    assert len(found.cut) == len(crossed)
+    # Long enough, they are copies; and so is a single one that went through a worse codec.
+    longer = [dataclasses.replace(p, a_end_s=5.0, b_end_s=5.0) for p in crossed]
+    assert find_clusters([*copies, *longer]).clusters == [tuple("abcxyz")]
+    assert clusters(*clique("abc"), *crossed[:7:3]) == ["abcx"]
 
 
 def test_a_chain_is_no_cluster() -> None:
