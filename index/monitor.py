@@ -90,12 +90,12 @@ class _Track:
 
     def yields_to(self, other: _Track) -> bool:
         """Whether at most of its time there is another, which fits better."""
+        return other is not self and self.lies_in(other) and other.strength > self.strength
+
+    def lies_in(self, other: _Track) -> bool:
+        """Whether the other is there at most of its time."""
         common = min(self.last, other.last) - max(self.first, other.first)
-        return (
-            other is not self
-            and 2 * common > self.last - self.first
-            and other.strength > self.strength
-        )
+        return 2 * common > self.last - self.first
 
     @property
     def strength(self) -> tuple[float, int, int]:
@@ -199,6 +199,7 @@ class _Listening:
         self._begin = 0
         self._hits: collections.deque[Hits] = collections.deque(maxlen=self._piece // self._hop)
         self._open: list[_Track] = []
+        self._told: list[_Track] = []
         self._told_until_s = 0.0
         self._n_samples = 0
 
@@ -288,12 +289,18 @@ class _Listening:
     def _tell(self, ended_before: int | None) -> Iterator[Match]:
         ended = [t for t in self._open if ended_before is None or t.last < ended_before]
         self._open = [t for t in self._open if t not in ended]
+        # What may still lie in something that was told has begun by now.
+        begun = min((t.first for t in [*self._open, *ended]), default=self._now)
+        self._told = [t for t in self._told if t.last > begun]
         alone = _by_odds(self._monitor.threshold, _ODDS_ALONE)
         for track in sorted(ended, key=lambda t: t.first):
             if track.n_pieces == 1 and track.scored.score < alone:
                 continue
             better = (t for t in [*self._open, *ended] if track.yields_to(t))
             if any(t.recording == track.recording or self._sound_alike(track, t) for t in better):
+                continue
+            # A loop goes on in one place and then in another.
+            if any(t.recording == track.recording and track.lies_in(t) for t in self._told):
                 continue
             segment = self._segment(track)
             start_s, end_s = segment.query_start_s or 0.0, segment.query_end_s or 0.0
@@ -303,6 +310,7 @@ class _Listening:
             others = (self._monitor.seconds(t.first) for t in self._open)
             yield from self._gap(min([start_s, *others]))
             yield segment
+            self._told.append(track)
             self._told_until_s = max(self._told_until_s, end_s)
 
     def _sound_alike(self, track: _Track, other: _Track) -> bool:
