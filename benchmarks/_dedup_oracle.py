@@ -14,6 +14,7 @@ import scipy.signal
 
 from encoders.audio import load_audio
 from encoders.errors import AudioError
+from index.metrics import correlate
 
 _RATE = 16_000
 _SLACK = round(0.05 * _RATE)
@@ -44,8 +45,9 @@ def shares_waveform(row: Mapping[str, Any]) -> bool:
     start, seconds = row["a_start_s"], min(_LONGEST_S, row["a_end_s"] - row["a_start_s"])
     speed = row.get("speed", 1.0)
     a = a[round(start * _RATE) :][: round(seconds * _RATE)]
-    lead = _SLACK + round(row["b_start_s"] * _RATE)
-    b = np.pad(b, (_SLACK, _SLACK))[lead - _SLACK :][: round(seconds * speed * _RATE) + 2 * _SLACK]
+    # From the slack before its place to the slack behind.
+    b = np.pad(b, _SLACK)[round(row["b_start_s"] * _RATE) :]
+    b = b[: round(seconds * speed * _RATE) + 2 * _SLACK]
     if seconds < _BRIEF_S:
         return _share_halves(a, b)
     stretched = scipy.signal.resample(b, round(len(b) / speed)) if speed != 1.0 else b
@@ -87,9 +89,6 @@ def _explained(piece: np.ndarray, around: np.ndarray) -> float:
 
 def _place(piece: np.ndarray, around: np.ndarray) -> tuple[int, float]:
     # Where a piece correlates best, and how well.
-    products = np.abs(scipy.signal.fftconvolve(around, piece[::-1], mode="valid"))
-    sums = np.concatenate([[0.0], np.cumsum(around**2)])
-    energy = sums[len(piece) :] - sums[: -len(piece)]
-    correlation = products / np.sqrt(np.maximum(energy * (piece @ piece), 1e-12))
+    correlation = np.abs(correlate(piece, around))
     best = int(np.argmax(correlation))
     return best, float(correlation[best])

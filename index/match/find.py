@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -233,31 +233,30 @@ def _look_again(
     if not len(heard):
         return []
     chosen = _evenly(heard, min(len(heard), MAX_SEARCHED))
-    hits, found = Hits.of(others, chosen, index, MAX_HITS), []
-    most = MAX_HITS * MAX_SEARCHED
-    for recording, lag in propose(
-        others, hits.steps, hits.scores, hits.rows, index, spectrogram, most
-    ):
-        alignment = lay(queries, index, recording, lag, 1.0)
-        if alignment is not None:
-            alignment = _changed(queries, index, alignment, spectrogram)
-            if alignment.detail.strength >= SURE:
-                found.append(alignment)
-    return found
+    hits = Hits.of(others, chosen, index, MAX_HITS)
+    where, most = (hits.steps, hits.scores, hits.rows), MAX_HITS * MAX_SEARCHED
+    places = propose(others, *where, index, spectrogram, most)
+    found = (_changed(queries, index, a, spectrogram) for a in _laid(queries, index, places))
+    return [a for a in found if a.detail.strength >= SURE]
 
 
 def _look_everywhere(
     queries: np.ndarray, index: FingerprintIndex, spectrogram: Spectrogram
 ) -> list[Alignment]:
     # What signs alone find. A long query has so many fingerprints that one of them is good.
-    found = []
-    for recording, lag in scan(spectrogram, index, _SCANNED):
+    places = scan(spectrogram, index, _SCANNED)
+    found = (_detailed(queries, index, a, spectrogram) for a in _laid(queries, index, places))
+    return [a for a in found if a.detail.is_certain]
+
+
+def _laid(
+    queries: np.ndarray, index: FingerprintIndex, places: Sequence[tuple[int, float]]
+) -> Iterator[Alignment]:
+    # At speed 1, those that the query meets.
+    for recording, lag in places:
         alignment = lay(queries, index, recording, lag, 1.0)
         if alignment is not None:
-            alignment = _detailed(queries, index, alignment, spectrogram)
-            if alignment.detail.is_certain:
-                found.append(alignment)
-    return found
+            yield alignment
 
 
 def _distinct(alignments: list[Alignment]) -> list[Alignment]:

@@ -42,12 +42,12 @@ def scan(query: Spectrogram, index: FingerprintIndex, n_best: int) -> list[tuple
         Most alike first; neighbouring places are not told apart.
     """
     heard = np.flatnonzero(query.heard)
-    n_held = index.signs.shape[0] * index.signs.shape[1]
+    held = index.signs.reshape(-1, index.signs.shape[2])
     frames = heard[heard % _STRIDE == 0]
-    if not len(frames) or heard[-1] >= n_held or index.info.n_rows > MAX_ROWS:
+    if not len(frames) or heard[-1] >= len(held) or index.info.n_rows > MAX_ROWS:
         return []
     frames = frames[np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)]
-    mine, held = query.signs[:, frames].T, index.signs.reshape(-1, index.signs.shape[2])
+    mine = query.signs[:, frames].T
     places = np.concatenate(
         [
             _STRIDE * _shortlist(mine, frames // _STRIDE, held[first::_STRIDE]) + first
