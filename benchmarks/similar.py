@@ -12,6 +12,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from _common import cache_option, json_option, report
 from encoders.features import FeatureSpec
 from index.catalog import Catalog, part_name
 from index.column_index import ColumnIndex
-from index.config import CatalogConfig
 from index.similar import SimilarSounds
 from pipelines.inputs import local_path
 
@@ -41,32 +42,42 @@ def write_many(source: Catalog, column: str, n_windows: int, folder: Path, seed:
     index = ColumnIndex.open(source, column)
     base = index.vectors[index.vectors.any(axis=1)].astype(np.float32)
     scaling = index.info.scaling
-    config = CatalogConfig(source.config.spec, source.config.fingerprint, source.config.latent)
+    further = {n: e for n, e in source.config.columns.items() if n == index.info.column}
+    config = dataclasses.replace(source.config, columns=further)
     catalog = Catalog.create(folder, config)
     rng = np.random.default_rng(seed)
     n_recordings = n_windows // _ROWS_PER_RECORDING
-    with catalog.writer_lock(), catalog.part_writer() as writer:
+    with catalog.writer_lock(), contextlib.ExitStack() as stack:
+        # Makes the folder of the column too.
+        catalog.clean()
+        writer = stack.enter_context(catalog.part_writer())
         rows = []
         for number in range(n_recordings):
             vectors = base[rng.integers(len(base), size=_ROWS_PER_RECORDING)]
             noise = rng.normal(size=vectors.shape).astype(np.float32) / vectors.shape[1] ** 0.5
             raw = (vectors + _SPREAD * noise) * scaling.deviation + scaling.mean
-            stored = {index.info.column: raw[:, : scaling.dim], "mfcc": raw[:, scaling.dim :]}
-            writer.write_windows(_batch(config, stored, f"{number:032x}"))
+            name, vectors = f"{number:032x}", raw[:, : scaling.dim]
+            stored = {index.info.column: vectors, "mfcc": raw[:, scaling.dim :]}
+            writer.write_windows(
+                _batch(config.windows_schema, config.spec, stored, name),
+                {n: _batch(s, config.spec, {"embedding": vectors}, name)
+                 for n, s in config.column_schemas.items()},
+            )  # fmt: skip
             rows.append(_row(config.spec, number))
         name = part_name(catalog.next_run(), config, ["benchmark", n_windows, seed])
         writer.commit(name, pa.Table.from_pylist(rows, schema=config.recordings_schema))
     return catalog
 
 
-def _batch(config: CatalogConfig, stored: dict[str, np.ndarray], name: str) -> pa.RecordBatch:
-    n, schema = _ROWS_PER_RECORDING, config.windows_schema
-    arrays = []
+def _batch(
+    schema: pa.Schema, spec: FeatureSpec, stored: dict[str, np.ndarray], name: str
+) -> pa.RecordBatch:
+    n, arrays = _ROWS_PER_RECORDING, []
     for field in schema:
         if field.name == "recording_id":
             arrays.append(pa.array([name] * n))
         elif field.name == "start_sample":
-            arrays.append(pa.array(np.arange(n) * config.spec.window_hop))
+            arrays.append(pa.array(np.arange(n) * spec.window_hop))
         elif field.name == "peak_db":
             arrays.append(pa.array(np.zeros(n, np.float32)))
         else:
@@ -131,7 +142,7 @@ def _recall(index: ColumnIndex, queries: np.ndarray, found: list[int], top: int)
 @click.option("--windows", default=1_000_000, show_default=True, type=click.IntRange(min=1000))
 @click.option("--clips", "n_clips", default=100, show_default=True, type=click.IntRange(min=1))
 @click.option("--encoder", default="vae", show_default=True, metavar="NAME",
-              help="Column: vae or fingerprint.")  # fmt: skip
+              help="Column: vae, fingerprint, or a further one such as event.")  # fmt: skip
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True)
 @cache_option

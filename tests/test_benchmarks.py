@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 import tarfile
@@ -23,12 +24,14 @@ import grow
 import identify
 import ingest
 import search
+import similar
 
 from encoders.audio import load_audio, open_audio
 from encoders.corpus import ROLES
 from index.catalog import Catalog
 from index.identify import Identifier
 from index.policy import IndexKind
+from index.similar import SimilarSounds
 from pipelines.ingest import IngestOptions
 from pipelines.ingest import ingest as ingest_files
 
@@ -184,6 +187,21 @@ def test_search_measures_every_size(catalog: Catalog, tmp_path: Path) -> None:
     assert figures["cold"]["total_mb"] > 0
     rows = search._rows([figures, figures])
     assert {len(row) for row in rows} == {3}
+
+
+@pytest.mark.parametrize("column", ["vae", "event"])
+def test_similar_measures_any_column(demo_tracks: Path, tmp_path: Path, column: str) -> None:
+    bundles = {"vae": VAE, "event": str(BUNDLES / "event")}
+    encoders = ",".join(["fingerprint", *(f"{name}={path}" for name, path in bundles.items())])
+    options = dataclasses.replace(OPTIONS, encoders=encoders)
+    clip = demo_tracks / "palace.ogg"
+    ingest_files([str(clip)], tmp_path / "catalog", options)
+    similar.write_many(Catalog.open(tmp_path / "catalog"), column, 480, tmp_path / "many", 0)
+    sounds = SimilarSounds(tmp_path / "many", column, bundles[column])
+    assert sounds.index.info.n_rows == 480
+    figures = similar.measure(sounds, [clip], top=2)
+    assert figures["recall"] == 1.0
+    assert 0 < figures["search_p50_ms"] < figures["p50_ms"] <= figures["p99_ms"]
 
 
 def test_grow_measures_building_adding_and_removing(demo_tracks: Path, tmp_path: Path) -> None:
