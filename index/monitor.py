@@ -50,7 +50,7 @@ _HALF_S = 0.5
 # So much more similar is clearly better.
 _CLEARLY = 0.1
 # Recordings this similar, place by place, are one sound in two mixes.
-_ALIKE = 0.5
+_ALIKE = 0.3
 # Places of two tracks that are compared.
 _MAX_COMPARED = 256
 # Query steps from which two pieces tell the speed better than one.
@@ -299,8 +299,12 @@ class _Listening:
             better = (t for t in [*self._open, *ended] if track.yields_to(t))
             if any(t.recording == track.recording or self._sound_alike(track, t) for t in better):
                 continue
-            # A loop goes on in one place and then in another.
-            if any(t.recording == track.recording and track.lies_in(t) for t in self._told):
+            # A loop goes on in one place and then in another: what was told stays.
+            same = [t for t in self._told if t.recording == track.recording]
+            for told in sorted(same, key=lambda t: t.first):
+                if told.first <= track.first:
+                    track.first = max(track.first, told.last + 1)
+            if track.first > track.last:
                 continue
             segment = self._segment(track)
             start_s, end_s = segment.query_start_s or 0.0, segment.query_end_s or 0.0

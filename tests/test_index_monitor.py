@@ -10,6 +10,7 @@ from ingest_helpers import run
 
 from encoders.audio import load_audio
 from index.identify import Identifier
+from index.metrics import correlate
 from index.monitor import Monitor
 from index.schema import Match
 
@@ -109,6 +110,41 @@ def test_two_recordings_at_once_are_both_told(monitor: Monitor, demo_tracks: Pat
     signal = stretch(demo_tracks / "palace.ogg", 2.0, 30.0)
     signal[8 * RATE : 22 * RATE] += stretch(demo_tracks / "hacienda.mp3", 4.0, 14.0)
     assert set(names(listen(monitor, signal))) == {"palace.ogg", "hacienda.mp3"}
+
+
+@pytest.mark.parametrize(
+    ("recording", "played"),
+    [
+        # The third of three loops is left out: what follows it is told from where the second ends.
+        (["start", "loop", "loop", "loop", "end"], ["start", "loop", "loop", "end"]),
+        # A loop that is there three times, and what follows the first of them.
+        (["loop", "start", "loop", "end", "loop"], ["loop", "start"]),
+    ],
+)
+def test_of_a_loop_each_moment_is_told_once(
+    recording: list[str], played: list[str], demo_tracks: Path, tmp_path: Path
+) -> None:
+    part = {
+        "loop": stretch(demo_tracks / "palace.ogg", 5.0, 4.0),
+        "start": stretch(demo_tracks / "musicbox.mp3", 3.0, 8.0),
+        "end": stretch(demo_tracks / "hacienda.mp3", 2.0, 8.0),
+    }
+    piece = np.concatenate([part[name] for name in recording])
+    soundfile.write(tmp_path / "piece.wav", piece, RATE)
+    run([tmp_path / "piece.wav"], tmp_path / "c", build_index=True, fingerprint="fingerprint")
+    silence = np.zeros(12 * RATE, np.float32)
+    signal = np.concatenate([silence, *(part[name] for name in played), silence])
+    told = [s for s in listen(Monitor(Identifier(tmp_path / "c")), signal) if s.reference]
+    assert told[0].query_start_s == pytest.approx(12.0, abs=0.6)
+    assert told[1].query_start_s == pytest.approx(told[0].query_end_s, abs=0.2)
+    assert told[1].query_end_s == pytest.approx(len(signal) / RATE - 12.0, abs=0.6)
+    # Wherever it is said to be, it sounds like that there.
+    for segment in told:
+        n = round((segment.query_end_s - segment.query_start_s - 1.0) * RATE)
+        heard = signal[round((segment.query_start_s + 0.5) * RATE) :][:n]
+        near = round(0.1 * RATE)
+        there = piece[round((segment.reference_start_s + 0.5) * RATE) - near :][: n + 2 * near]
+        assert correlate(heard, there).max() > 0.9
 
 
 def test_an_interruption_does_not_cut_a_segment(monitor: Monitor, demo_tracks: Path) -> None:

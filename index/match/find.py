@@ -66,6 +66,11 @@ class Hits:
             n_hits = min(MAX_HITS, max(N_HITS, ALL_HITS // max(1, len(steps))))
         return cls(steps, *index.search(queries[steps], n_hits))
 
+    def some(self, n_steps: int, n_hits: int) -> Hits:
+        """The nearest few of evenly spread windows."""
+        chosen = _evenly(np.arange(len(self.steps)), n_steps)
+        return Hits(self.steps[chosen], self.scores[chosen, :n_hits], self.rows[chosen, :n_hits])
+
     def moved(self, steps: int) -> Hits:
         """The same hits of a query that begins so many steps earlier."""
         return dataclasses.replace(self, steps=self.steps + steps)
@@ -114,12 +119,15 @@ def find_alignments(
     heard = np.flatnonzero(sounding(queries))
     if index.info.n_rows == 0 or not len(heard):
         return []
-    if hits is None:
-        if spectrogram is not None and len(heard) > _QUICK_FROM:
+    if spectrogram is not None and len(heard) > _QUICK_FROM:
+        if hits is None:
             quick = Hits.of(queries, _evenly(heard, _QUICK), index, _QUICK_HITS)
-            alignments = _align(queries, index, quick, also, spectrogram, _QUICK_LAGS)
-            if any(_explains(a, heard) for a in alignments):
-                return _distinct(alignments)
+        else:
+            quick = hits.some(_QUICK, _QUICK_HITS)
+        alignments = _align(queries, index, quick, also, spectrogram, _QUICK_LAGS)
+        if any(_explains(a, heard) for a in alignments):
+            return _distinct(alignments)
+    if hits is None:
         n = min(len(heard), max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2)))
         hits = Hits.of(queries, _evenly(heard, n), index)
     alignments = _align(queries, index, hits, also, spectrogram)
@@ -133,6 +141,7 @@ def find_alignments(
 
 
 def _evenly(heard: np.ndarray, n: int) -> np.ndarray:
+    n = min(n, len(heard))
     return heard[np.linspace(0, len(heard) - 1, n).round().astype(int)]
 
 
