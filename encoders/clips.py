@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from encoders.batches import Batch, mask_levels
-from encoders.corpus import Item, PcmCache
+from encoders.corpus import ROLES, Item, PcmCache
+from encoders.errors import EarmarkError
 from encoders.features import FLOOR_DB, FeatureSpec, log_mel
 from encoders.levels import LevelInput
+from encoders.teacher import Teacher
 
 # Of longer recordings only so much is kept, in seconds: the rest is more of the same.
 _LONGEST_S = 30
@@ -109,6 +111,9 @@ class ClipBatches:
     labels : sequence of str, optional
         The first classes, in their order. [default: the labels of the clips, sorted]
     seed : int
+    teacher : Teacher, optional
+        What it says of the windows that it has heard is learned too. Only of these are there
+        further sounds then, of every role as many, but twice as many events.
     """
 
     # Varied this far: filter (dB at its extremes), pitch (mel bands) and speed (a fraction).
@@ -131,6 +136,7 @@ class ClipBatches:
         n_others: int = 32,
         labels: Sequence[str] | None = None,
         seed: int = 0,
+        teacher: Teacher | None = None,
     ) -> None:
         self.clips, self.spec, self.inputs, self.background = clips, spec, inputs, background
         self.n_each, self.n_others, self.seed = n_each, n_others, seed
@@ -151,6 +157,9 @@ class ClipBatches:
         sizes = np.array([sum(map(len, sources)) for sources in self._members], np.float64)
         # Between every class alike and every sound alike.
         self._weights = np.sqrt(sizes) / np.sqrt(sizes).sum() if len(sizes) else sizes
+        self._teacher = teacher
+        self._heard = [teacher.of(item) if teacher else [] for item in clips.items]
+        self._others = self._pools() if teacher else [np.arange(len(clips))]
 
     def batch(self, number: int) -> Batch:
         """Sounds ``number``.
@@ -160,6 +169,8 @@ class ClipBatches:
         levels : np.ndarray [shape=(2 * n, window_frames, n_bands), dtype=float32]
             Both windows of each sound, one after the other.
         classes : np.ndarray [shape=(2 * n,), dtype=int32]
+        told : np.ndarray [shape=(2 * n, teacher.dim), dtype=float32]
+            If there is a teacher: what it says of them, zero where it says nothing.
         """
         rng = np.random.default_rng([self.seed, number])
         chosen: list[int] = []
@@ -167,13 +178,29 @@ class ClipBatches:
             kinds = rng.choice(len(self._members), self.n_classes, replace=False, p=self._weights)
             for kind in kinds:
                 chosen += self._pick(self._members[kind], rng)
-        chosen += rng.choice(len(self.clips), self.n_others).tolist()
-        windows = [self._view(number, rng) for number in chosen for _ in range(2)]
-        levels = self.inputs(np.stack(windows))
+        for other in range(self.n_others):
+            chosen.append(int(rng.choice(self._others[other % len(self._others)])))
+        views = [self._view(number, rng) for number in chosen for _ in range(2)]
+        levels = self.inputs(np.stack([window for window, _ in views]))
         for window in levels:
             if rng.random() < self._P_MASK:
                 mask_levels(window, rng)
-        return levels, np.repeat(self.classes[chosen], 2).astype(np.int32)
+        classes = np.repeat(self.classes[chosen], 2).astype(np.int32)
+        if self._teacher is None:
+            return levels, classes
+        told = np.zeros((len(views), self._teacher.dim), np.float32)
+        for line, (_, row) in zip(told, views, strict=True):
+            if row is not None:
+                line[:] = self._teacher.vectors[row]
+        return levels, classes, told
+
+    def _pools(self) -> list[np.ndarray]:
+        roles = np.array([item.role for item in self.clips.items])
+        heard = np.array([bool(windows) for windows in self._heard])
+        pools = [np.flatnonzero(heard & (roles == role)) for role in ("event", *ROLES)]
+        if not any(map(len, pools)):
+            raise EarmarkError("the teacher has heard none of the sounds of the corpus")
+        return [pool for pool in pools if len(pool)]
 
     def _pick(self, sources: list[list[int]], rng: np.random.Generator) -> list[int]:
         # Round the sources in random order, until there are enough; twice the same if need be.
@@ -181,11 +208,18 @@ class ClipBatches:
         taken = [sources[order[i % len(sources)]] for i in range(self.n_each)]
         return [int(rng.choice(numbers)) for numbers in taken]
 
-    def _view(self, number: int, rng: np.random.Generator) -> np.ndarray:
-        spec = self.spec
+    def _view(self, number: int, rng: np.random.Generator) -> tuple[np.ndarray, int | None]:
+        # A window of a sound, varied, and the row of what the teacher says of it.
+        spec, row = self.spec, None
         frames = self.clips.frames[number].astype(np.float32)
-        frames = change_speed(frames, 1.0 + self._SPEED * float(rng.uniform(-1, 1)))
-        window = place(frames, spec.window_frames, rng)
+        speed = 1.0 + self._SPEED * float(rng.uniform(-1, 1))
+        frames = change_speed(frames, speed)
+        if self._heard[number]:
+            start_s, row = self._heard[number][int(rng.integers(len(self._heard[number])))]
+            first = round(start_s * spec.sample_rate / spec.hop_length / speed)
+            window = place_near(frames, first, spec.window_frames, rng)
+        else:
+            window = place(frames, spec.window_frames, rng)
         bands = int(rng.integers(-self._PITCH_BANDS, self._PITCH_BANDS + 1))
         window = shift_bands(window, bands)
         window += smooth_filter(spec.n_mels, self._FILTER_DB, rng)
@@ -195,7 +229,7 @@ class ClipBatches:
             below = float(rng.uniform(*self._BELOW_DB))
             beside += window.max() - beside.max() - below
             window = np.logaddexp(window * _TO_LOG, beside * _TO_LOG) / _TO_LOG
-        return window
+        return window, row
 
 
 # From decibels of power to natural logarithms.
@@ -224,6 +258,34 @@ def place(frames: np.ndarray, n_frames: int, rng: np.random.Generator) -> np.nda
     # Mostly from the beginning of the sound on, as ingest sees a short file.
     if len(frames) <= n_frames or rng.random() < 0.5:
         first = max(first, -(n_frames // 4))
+    return _cut(frames, first, n_frames)
+
+
+def place_near(
+    frames: np.ndarray, first: int, n_frames: int, rng: np.random.Generator
+) -> np.ndarray:
+    """A window that begins about where another one does, which holds much the same.
+
+    Parameters
+    ----------
+    frames : np.ndarray [shape=(n, n_mels)]
+        dB; silence is added where it is too short.
+    first : int
+        Frame at which the other one begins.
+    n_frames : int
+        Of the window.
+
+    Returns
+    -------
+    window : np.ndarray [shape=(n_frames, n_mels)]
+    """
+    third = n_frames // 3
+    # Of what is shorter than a window all stays in it.
+    latest = third // 2 if len(frames) > n_frames else 0
+    return _cut(frames, first + int(rng.integers(-third, latest + 1)), n_frames)
+
+
+def _cut(frames: np.ndarray, first: int, n_frames: int) -> np.ndarray:
     window = np.full((n_frames, frames.shape[1]), FLOOR_DB, np.float32)
     begin, end = max(first, 0), min(first + n_frames, len(frames))
     window[begin - first : end - first] = frames[begin:end]

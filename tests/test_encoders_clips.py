@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from encoders.clips import (
     change_speed,
     name_classes,
     place,
+    place_near,
     shift_bands,
     smooth_filter,
 )
 from encoders.corpus import Item, PcmCache
+from encoders.errors import EarmarkError
 from encoders.features import FLOOR_DB, FeatureSpec, log_mel
 from encoders.levels import LevelInput
+from encoders.teacher import Teacher
 
 SPEC = FeatureSpec()
 INPUTS = LevelInput(0, 128)
@@ -82,6 +86,39 @@ def test_background_changes_what_is_quiet_and_not_what_is_loud() -> None:
     quiet = np.mean([alone.batch(i)[0].mean() for i in range(8)])
     filled = np.mean([among.batch(i)[0].mean() for i in range(8)])
     assert filled > quiet
+
+
+def test_a_teacher_says_of_each_window_what_it_has_heard_near_it() -> None:
+    # A low tone for two seconds, then a high one; and a sound that the teacher has not heard.
+    t = np.arange(4 * SPEC.sample_rate) / SPEC.sample_rate
+    tones = np.sin(2 * np.pi * np.where(t < 2, 200, 4000) * t).astype(np.float32)
+    long, never = log_mel(tones, SPEC).astype(np.float16), clips([item("never.wav", "a")])
+    music = dataclasses.replace(item("long.wav"), role="music")
+    sounds = Clips([long, *never.frames], [music, *never.items])
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    teacher = Teacher(vectors, {music.path: [(0.5, 0), (3.0, 1)]})
+    batches = ClipBatches(sounds, SPEC, INPUTS, clips([]), 1, 1, 40, seed=0, teacher=teacher)
+    levels, classes, told = batches.batch(0)
+    assert told.shape == (len(classes), 2)
+    # The labelled one comes first; the further ones are all of those that it has heard.
+    assert not told[:2].any()
+    assert set(map(tuple, told[2:].tolist())) == {(1.0, 0.0), (0.0, 1.0)}
+    loudest = levels.mean(axis=1).argmax(axis=1)
+    assert loudest[2:][told[2:, 0] == 1].max() < loudest[2:][told[2:, 1] == 1].min()
+    with pytest.raises(EarmarkError, match="none of the sounds"):
+        ClipBatches(never, SPEC, INPUTS, clips([]), 1, 1, 1, teacher=teacher)
+
+
+@pytest.mark.parametrize("n", [3, 32, 200])
+def test_a_window_near_another_holds_most_of_it(n: int) -> None:
+    frames = np.arange(n, dtype=np.float32)[:, None] + np.zeros(4, np.float32)
+    first = max(0, n - 64)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        window = place_near(frames, first, 32, rng)
+        assert window.shape == (32, 4)
+        held = set(window[window > FLOOR_DB].tolist())
+        assert len(held & set(range(first, first + 32))) >= min(n, 21)
 
 
 @pytest.mark.parametrize("n", [8, 33, 200])

@@ -113,6 +113,35 @@ def test_an_event_bundle_is_trained_and_works(
 
 
 @pytest.mark.usefixtures("small")
+def test_an_event_encoder_has_a_teacher(
+    demo_tracks: Path, earmark: Earmark, tmp_path: Path
+) -> None:
+    path, names = tmp_path / "corpus.csv", ["palace.ogg", "hacienda.mp3", "musicbox.mp3"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "role", "split", "label", "source"])
+        for name in names[:2]:
+            for split in ("train", "dev"):
+                writer.writerow([demo_tracks / name, "event", split, "a", name])
+        writer.writerow([demo_tracks / names[2], "music", "train", "", ""])
+    said = np.random.default_rng(0).random((6, 10))
+    files = [str(demo_tracks / name) for name in names for _ in range(2)]
+    np.savez(tmp_path / "t.npz", path=files, start_s=[0.0, 2.5] * 3, vector=said)
+    command = ("train", "event", "--corpus", path, "--channels", "8,12,16", "--hidden", 24)
+    command += ("--dim", 20, "--steps", 3, "--out", tmp_path / "run")
+    code, _, progress = earmark(*command, "--teacher", tmp_path / "t.npz")
+    assert code == 0
+    assert " far " in progress
+    meta = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())
+    assert meta["training"]["taught"] is True
+    assert load_bundle(tmp_path / "run" / "bundle", "int8").dim == 20
+    (tmp_path / "t.npz").write_bytes(b"nothing")
+    code, _, told = earmark(*command, "--teacher", tmp_path / "t.npz")
+    assert code == 2
+    assert "holds no vectors of a teacher" in told
+
+
+@pytest.mark.usefixtures("small")
 def test_events_need_labels(corpus: Path, earmark: Earmark, tmp_path: Path) -> None:
     code, _, told = earmark("train", "event", "--corpus", corpus, "--out", tmp_path)
     assert code == 2
@@ -334,6 +363,7 @@ def test_a_bad_corpus_is_one_sentence(
         ("siamese", "--corpus", ".", "--out", "run", "--pairs", "12"),
         ("siamese", "--corpus", ".", "--out", "run", "--margin", "0.1"),
         ("event", "--corpus", ".", "--out", "run", "--margin", "0.1"),
+        ("siamese", "--corpus", ".", "--out", "run", "--teacher", __file__),
     ],
 )
 def test_wrong_use_is_told(

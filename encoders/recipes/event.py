@@ -27,6 +27,7 @@ from encoders.recipes.common import (
     write_description,
 )
 from encoders.siamese import SiameseConfig, build_siamese
+from encoders.teacher import Teacher
 from encoders.training import TrainingConfig, fit
 from encoders.warm_start import FLOAT_NETWORK, start_from_network
 
@@ -49,6 +50,8 @@ class EventRecipe:
         Classes in a batch and sounds of each; every sound gives two windows.
     n_others : int
         Further sounds in a batch, of any class or none.
+    distillation : float
+        Weight of the loss of what the teacher says, if there is one.
     """
 
     network: SiameseConfig = NETWORK
@@ -56,11 +59,12 @@ class EventRecipe:
     n_classes: int = 24
     n_each: int = 4
     n_others: int = 32
+    distillation: float = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
 class EventClips:
-    """Spectrograms of one split: events, and what sounds beside them."""
+    """Spectrograms of one split: events, with what else a teacher has heard, and ambience."""
 
     events: Clips
     background: Clips
@@ -73,8 +77,11 @@ class EventClips:
         folder: Path,
         spec: FeatureSpec,
         progress: DecodeProgress | None = None,
+        teacher: Teacher | None = None,
     ) -> EventClips:
         """Decode the events and the noise of ``split`` (once: the cache in ``folder`` is kept).
+
+        With a ``teacher``, all that it has heard counts as an event.
 
         Raises
         ------
@@ -83,7 +90,12 @@ class EventClips:
         """
 
         def clips(role: str) -> Clips:
-            mine = [i for i in items if i.role == role and i.split == split]
+            also = teacher if role == "event" else None
+            mine = [
+                i
+                for i in items
+                if i.split == split and (i.role == role or (also is not None and also.of(i)))
+            ]
             cache = PcmCache.build(mine, folder, spec.sample_rate, progress)
             return Clips.compute(cache, mine, spec)
 
@@ -107,6 +119,7 @@ def train_events(
     progress: Progress | None = None,
     start: Path | None = None,
     announce: Announce | None = None,
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Train the event encoder.
 
@@ -121,6 +134,8 @@ def train_events(
         ones of this.
     announce : callable, optional
         Is told what the network costs before training starts.
+    teacher : Teacher, optional
+        What it says of the sounds of ``train`` is learned beside the labels.
     """
     import keras
 
@@ -129,11 +144,14 @@ def train_events(
 
     labels = sorted({item.label for item in train.events.items if item.label})
 
-    def batches_of(clips: EventClips, seed: int) -> ClipBatches:
+    def batches_of(clips: EventClips, seed: int, teacher: Teacher | None) -> ClipBatches:
         sizes = (recipe.n_classes, recipe.n_each, recipe.n_others)
-        return ClipBatches(clips.events, spec, INPUT, clips.background, *sizes, labels, seed)
+        return ClipBatches(
+            clips.events, spec, INPUT, clips.background, *sizes, labels, seed, teacher
+        )
 
-    batches, held_back = batches_of(train, config.seed), batches_of(dev, config.seed + 1)
+    batches = batches_of(train, config.seed, teacher)
+    held_back = batches_of(dev, config.seed + 1, None)
     with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
         model = build_siamese(spec.window_frames, INPUT.n_bands, recipe.network)
     cost = count_cost(model)
@@ -143,7 +161,12 @@ def train_events(
     prototypes = keras.layers.Embedding(len(labels), recipe.network.dim, name="prototypes")
     prototypes.build()
     models = {"model": model, "prototypes": prototypes}
-    loss = _clip_loss(model, prototypes, recipe.temperature)
+    says = None
+    if teacher is not None:
+        # What the teacher says, told by the vector; not exported.
+        says = models["says"] = keras.layers.Dense(teacher.dim)
+        says.build((None, recipe.network.dim))
+    loss = _clip_loss(model, prototypes, recipe, says)
     earlier = start
     if start is not None and (start / FLOAT_NETWORK).exists():
         start_from_network(model, start / FLOAT_NETWORK, batches.batch(0)[0])
@@ -160,6 +183,7 @@ def train_events(
     export_network(trained, bundle / "int8.tflite", rng.permutation(examples)[:N_CALIBRATION])
     settings = dataclasses.asdict(config) | dataclasses.asdict(recipe)
     settings["start"] = start.name if start else None
+    settings["taught"] = teacher is not None
     settings["classes"] = labels
     network = settings.pop("network")
     write_description(bundle, "event", "siamese", network, spec, INPUT, settings)
@@ -168,14 +192,14 @@ def train_events(
 
 
 def _clip_loss(
-    model: Any, prototypes: Any, temperature: float
+    model: Any, prototypes: Any, recipe: EventRecipe, says: Any = None
 ) -> Callable[[Any, bool, Any], dict[str, Any]]:
     import tensorflow as tf
 
     kinds = tf.range(prototypes.input_dim)
 
     def clip_loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
-        levels, classes = batch
+        levels, classes, *told = batch
         vectors = model(levels, training=training)
         # The nearest window of another sound; the second window of the same one is next to it.
         sound = tf.range(tf.shape(classes)[0]) // 2
@@ -188,7 +212,20 @@ def _clip_loss(
         # A learned vector of each label takes part in every batch, as do those of parametric
         # contrastive learning (Cui et al., 2021): no label is ever without a sound in it.
         everything = tf.concat([vectors, prototypes.embeddings], 0)
-        loss = sup_con(everything, tf.concat([classes, kinds], 0), temperature)
-        return {"loss": loss, "accuracy": accuracy}
+        loss = sup_con(everything, tf.concat([classes, kinds], 0), recipe.temperature)
+        figures = {"loss": loss, "accuracy": accuracy}
+        if told:
+            figures["far"] = _distance(says(tf.math.l2_normalize(vectors, 1)), told[0])
+            figures["loss"] += recipe.distillation * figures["far"]
+        return figures
 
     return clip_loss
+
+
+def _distance(said: Any, told: Any) -> Any:
+    # Mean cosine distance to what the teacher says, of the windows that it has heard.
+    import tensorflow as tf
+
+    heard = tf.cast(tf.reduce_any(told != 0.0, 1), tf.float32)
+    cosines = tf.reduce_sum(tf.math.l2_normalize(said, 1) * told, 1)
+    return tf.reduce_sum(heard * (1.0 - cosines)) / tf.maximum(tf.reduce_sum(heard), 1.0)

@@ -25,7 +25,7 @@ _CHOICES = {
         "margin",
         "other_sounds",
     },
-    "event": {"temperature"},
+    "event": {"temperature", "teacher"},
     "vae": set[str](),
 }
 
@@ -115,6 +115,11 @@ class _Numbers(click.ParamType):
     "[siamese; default: 0.2]",
 )  # fmt: skip
 @click.option(
+    "--teacher", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="What another network says of the sounds, to be learned too: from benchmarks/teacher.py. "
+    "[event]",
+)  # fmt: skip
+@click.option(
     "--mixed-precision", is_flag=True,
     help="Multiply in bfloat16: faster where the processor has instructions for it. "
     "[siamese, event]",
@@ -149,7 +154,7 @@ def command(
       earmark train siamese --corpus corpus.csv --out runs/fingerprint
       earmark train siamese --corpus corpus.csv --out runs/triplet --loss triplet --dim 64
       earmark train siamese --corpus ~/Music --out runs/mine --from fingerprint --steps 1000
-      earmark train event --corpus corpus.csv --out runs/event
+      earmark train event --corpus corpus.csv --out runs/event --teacher teacher.npz
       earmark train vae --corpus ~/Music --out runs/vae --steps 2000
       tensorboard --logdir runs
     """
@@ -163,6 +168,7 @@ def command(
     from encoders.corpus import read_corpus
     from encoders.features import FeatureSpec
     from encoders.siamese import SiameseConfig
+    from encoders.teacher import Teacher
     from encoders.training import TrainingConfig
     from encoders.vae import VaeConfig
     from pipelines.progress import task_display
@@ -171,6 +177,8 @@ def command(
     config = TrainingConfig(
         steps or STEPS[kind], learning_rate, seed, mixed_precision=mixed_precision
     )
+    heard = given.pop("teacher", None)
+    further = {"teacher": Teacher.read(heard, corpus)} if heard is not None else {}
     recipe: Any = VaeConfig(**shape) if kind == "vae" else None
     if kind == "siamese":
         recipe = recipes.SiameseRecipe(SiameseConfig(**shape), **given)
@@ -181,10 +189,14 @@ def command(
     spec, items = FeatureSpec(), read_corpus(corpus)
     audio: Any = recipes.EventClips if kind == "event" else recipes.Caches
     with task_display("Decoding") as show:
-        train, dev = (
-            audio.build(items, split, cache or out / "pcm", spec, lambda done, n: show(done, n, {}))
-            for split in ("train", "dev")
-        )
+
+        def read(split: str, **more: Any) -> Any:
+            folder = cache or out / "pcm"
+            return audio.build(
+                items, split, folder, spec, lambda done, n: show(done, n, {}), **more
+            )
+
+        train, dev = read("train", **further), read("dev")
     with task_display("Training") as show:
 
         def progress(step: int, figures: dict[str, float]) -> None:
@@ -194,7 +206,9 @@ def command(
             trained = recipes.train_vae(train, dev, out, spec, config, recipe, progress, _announce)
         else:
             fit: Any = recipes.train_events if kind == "event" else recipes.train_siamese
-            trained = fit(train, dev, out, spec, config, recipe, progress, origin, _announce)
+            trained = fit(
+                train, dev, out, spec, config, recipe, progress, origin, _announce, **further
+            )
     for name, sentence in _SAID.items():
         if name in trained.figures:
             click.echo(sentence.format(trained.figures[name]).capitalize())
