@@ -2,8 +2,8 @@
 
 Standardises MFCCs by the windows of train, and fits how likely a sound that is found is of the
 query's kind, on the ten best recordings of other sources, by the search itself; then says how true
-that is on dev. ``--write`` stores both: in ``encoders/data/mfcc.json``, and in the bundle; of an
-encoder of your own only the latter.
+that is on dev. ``--write`` stores that in the bundle, ``--write-mfcc`` what is usual of MFCCs in
+``encoders/data/mfcc.json``; event models and indexes of before have to be made again then.
 """
 
 from __future__ import annotations
@@ -73,14 +73,21 @@ def calibration_error(scores: np.ndarray, same: np.ndarray) -> float:
 @click.command(help=__doc__)
 @click.argument("corpus", metavar="CORPUS.CSV", type=click.Path(exists=True, path_type=Path))
 @click.option("--encoder", default="event", show_default=True, metavar="BUNDLE")
-@click.option("--write", is_flag=True, help="Store what was measured.")
+@click.option("--write", is_flag=True, help="Store the score in the bundle.")
+@click.option("--write-mfcc", is_flag=True, help="Store what is usual of MFCCs.")
 @cache_option
 @json_option
-def main(corpus: Path, encoder: str, write: bool, cache: Path, json_path: Path | None) -> None:
+def main(
+    corpus: Path,
+    encoder: str,
+    write: bool,
+    write_mfcc: bool,
+    cache: Path,
+    json_path: Path | None,
+) -> None:
     items, bundles = read_corpus(corpus), Bundles(encoder)
     train, dev = (prepare_catalog(items, split, cache, bundles) for split in ("train", "dev"))
-    # What is usual is the same for all encoders.
-    if write and encoder == "event":
+    if write_mfcc:
         MFCC.write_text(json.dumps(usual_mfcc(train), indent=1) + "\n", encoding="utf-8")
     cosines, same = found_pairs(train, encoder)
     likeness = fit_likeness(cosines[same], cosines[~same])

@@ -38,6 +38,7 @@ _TRUST = 4.0
 _TRUST_BOTH = 200.0
 _THRESHOLDS = np.linspace(0.2, 0.98, 40)
 _TOGETHER = np.linspace(0.05, 0.98, 94)
+_NEARLY_BEST = 0.9
 # Of other windows at most this share may pass, or this share of as many as are of the class,
 # however many more of the class would be found.
 _FALSE_ACCEPTS = 0.005
@@ -347,8 +348,9 @@ def _calibrate(
 def _choose_together(
     near: np.ndarray, head: np.ndarray, positive: np.ndarray, calibrations: np.ndarray
 ) -> list[dict[str, float]]:
-    # One threshold for all classes, that of the best mean F1 if a segment is what it is likest to.
-    # One for each, fitted to few sounds, does worse with others.
+    # One threshold for all classes, the lowest of nearly the best mean F1 if a segment is what it
+    # is likest to: sounds from elsewhere score lower. One for each, fitted to few sounds, does
+    # worse with others.
     constant, by_near, by_head = calibrations.T
     scores = np.nan_to_num(scipy.special.expit(constant + by_near * near + by_head * head))
     likest = scores >= scores.max(axis=1, keepdims=True)
@@ -361,7 +363,7 @@ def _choose_together(
     means = [f1.mean() for f1, *_ in tried]
     if not max(means):
         return [{} for _ in n_positive]
-    best = int(np.argmax(means))
+    best = int(np.argmax(np.array(means) >= _NEARLY_BEST * max(means)))
     return [
         {
             "threshold": round(float(_TOGETHER[best]), 3),
