@@ -8,7 +8,7 @@ from index.event_model import SHIPPED_MODEL, EventModel
 
 def test_the_shipped_encoder_needs_the_features_of_the_others() -> None:
     event = load_bundle("event")
-    assert (event.name, event.kind, event.dim) == ("event", "siamese", 128)
+    assert (event.name, event.kind, event.dim) == ("event", "siamese", 256)
     event.check_spec(load_bundle("fingerprint").spec)
     assert load_bundle("event", "float32").precision == "float32"
 

@@ -34,7 +34,7 @@ from encoders.warm_start import FLOAT_NETWORK, start_from_network
 INPUT = LevelInput(low=0, high=128)
 """All of it: cymbals, insects and hiss live where no music has to be told apart."""
 
-NETWORK = SiameseConfig(channels=(16, 32, 64, 128, 256), hidden=256)
+NETWORK = SiameseConfig(dim=256, channels=(16, 32, 64, 128, 256), hidden=384)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class EventRecipe:
     n_classes: int = 24
     n_each: int = 4
     n_others: int = 32
-    distillation: float = 8.0
+    distillation: float = 12.0
 
 
 @dataclasses.dataclass(frozen=True)
