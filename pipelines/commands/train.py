@@ -74,8 +74,9 @@ class _Numbers(click.ParamType):
 @click.option("--learning-rate", type=float, default=1e-3, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
-    "--dim", type=click.IntRange(min=2), help="Size of the vectors. [default: 128; event 256; vae 64]"
-)
+    "--dim", type=click.IntRange(min=2),
+    help="Size of the vectors. [default: 128; event 256; vae 64]",
+)  # fmt: skip
 @click.option(
     "--channels", type=_Numbers(), metavar="N,N,…",
     help="Of the convolutions. [default: 32,48,96,192,384; event 16,32,64,128,256; "
