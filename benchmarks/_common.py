@@ -131,6 +131,13 @@ class _Peak(threading.Thread):
                 time.sleep(0.02)
 
 
+def run_tool(command: Sequence[str], folder: str | Path) -> None:
+    """Run a program of the system in ``folder``; what it says of its failure is told."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+
+
 def earmark(*arguments: str | Path) -> list[str]:
     """The ``earmark`` command line, with the Python that runs this."""
     start = "from pipelines.cli import main; main()"

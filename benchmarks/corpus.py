@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+from _common import run_tool
 from labels import label_of
 from rich.console import Console
 from rich.table import Table
@@ -169,7 +170,7 @@ def fetch_package(package: str, entries: list[Entry], target: Path) -> list[Entr
         return []
     wanted = {e.path for e in missing} | {f"usr/share/doc/{package}/copyright"}
     with tempfile.TemporaryDirectory() as scratch:
-        _run(["apt-get", "-q", "download", package], scratch)
+        run_tool(["apt-get", "-q", "download", package], scratch)
         for deb in Path(scratch).glob("*.deb"):
             with (
                 subprocess.Popen(
@@ -179,12 +180,6 @@ def fetch_package(package: str, entries: list[Entry], target: Path) -> list[Entr
             ):
                 unpack(_tar_members(archive), wanted, home)
     return [e for e in missing if not (home / e.path).exists()]
-
-
-def _run(command: list[str], folder: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
 
 
 def write_corpus(target: Path, packages: dict[str, list[Entry]]) -> dict[tuple[str, str], float]:

@@ -166,8 +166,8 @@ def main(
     if judged := judge(chosen, corpus, encoder, cache):
         click.echo("\nRecordings of dev:\n\n| class | average precision | F1 |\n|---|---:|---:|")
         rows = {**judged, "mean": np.mean(list(judged.values()), axis=0).tolist()}
-        for name, (precision, f1) in rows.items():
-            click.echo(f"| {name} | {precision:.2f} | {f1:.2f} |")
+        for name, (average, f1) in rows.items():
+            click.echo(f"| {name} | {average:.2f} | {f1:.2f} |")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import click
 import numpy as np
 import soundfile
+from _common import run_tool
 
 from index.storage import write_atomically
 
@@ -57,18 +57,12 @@ def fetch(folder: Path) -> dict[str, list[Path]]:
         home = folder / package
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                _run("apt-get", "download", package, cwd=scratch)
+                run_tool(["apt-get", "-q", "download", package], scratch)
                 (archive,) = Path(scratch).glob("*.deb")
-                _run("dpkg-deb", "-x", archive.name, "x", cwd=scratch)
+                run_tool(["dpkg-deb", "-x", archive.name, "x"], scratch)
                 (Path(scratch) / "x").rename(home)
         fonts[package] = sorted(p for p in home.rglob("*.sf[23]") if not p.is_symlink())
     return fonts
-
-
-def _run(*command: str, cwd: str) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
 
 
 class Player:

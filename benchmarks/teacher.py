@@ -9,7 +9,6 @@ the numbers are read, so that nothing in it is ever run. Needs the ``train`` ext
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -21,8 +20,10 @@ from typing import Any
 import click
 import librosa
 import numpy as np
+from _common import run_tool
 
 from encoders.audio import load_audio
+from encoders.clips import LONGEST_S
 from encoders.corpus import Item, read_corpus
 from encoders.errors import AudioError
 from index.storage import write_atomically
@@ -40,8 +41,6 @@ CHANNELS = (64, 128, 256, 512)
 WINDOW_S, STEP_S = 1.0, 0.5
 # A window and some silence behind it, which it has seen behind short sounds.
 N_FRAMES = 56
-# Of longer recordings only so much is heard, as in training.
-_LONGEST_S = 30
 # Windows of a recording at most, the loudest of an event; recordings of speech, which has many.
 N_WINDOWS = {"event": 12, "music": 14, "speech": 3, "noise": 24}
 N_SPEECH = 2500
@@ -53,15 +52,12 @@ _BATCH = 32
 
 def download(folder: Path) -> Path:
     """Get the wheel from PyPI."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL]
-    done = subprocess.run([*command, "--dest", folder], capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("aisfx-*.whl"))
-    if done.returncode or not wheels:
-        raise click.ClickException(f"cannot download {WHEEL}: {done.stderr.strip()[-300:]}")
-    return wheels[0]
+    run_tool([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL], folder)
+    (wheel,) = folder.glob("aisfx-*.whl")
+    return wheel
 
 
-def read_arrays(checkpoint: Path | Any) -> Iterator[np.ndarray]:
+def read_arrays(checkpoint: Path) -> Iterator[np.ndarray]:
     """The floats of a checkpoint of PyTorch, array by array, in the order they were stored.
 
     Their shapes stand in a pickle, which is left alone.
@@ -132,7 +128,7 @@ def spectrogram(signal: np.ndarray) -> np.ndarray:
 def windows_of(item: Item, seed: int) -> tuple[list[float], list[np.ndarray]]:
     """Where the windows of a recording begin, s, and what the network sees of each."""
     try:
-        signal = load_audio(item.path, RATE)[: _LONGEST_S * RATE]
+        signal = load_audio(item.path, RATE)[: LONGEST_S * RATE]
     except AudioError:
         return [], []
     step, length = round(STEP_S * RATE), round(WINDOW_S * RATE)

@@ -21,8 +21,8 @@ from encoders.features import FLOOR_DB, FeatureSpec, log_mel
 from encoders.levels import LevelInput
 from encoders.teacher import Teacher
 
-# Of longer recordings only so much is kept, in seconds: the rest is more of the same.
-_LONGEST_S = 30
+LONGEST_S = 30
+"""Of longer recordings only so much is kept, in seconds: the rest is more of the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Clips:
         """
         frames = []
         for number in range(len(cache)):
-            signal = cache.recording(number)[: _LONGEST_S * spec.sample_rate]
+            signal = cache.recording(number)[: LONGEST_S * spec.sample_rate]
             frames.append(log_mel(signal, spec).astype(np.float16))
             if progress:
                 progress(number + 1, len(cache))

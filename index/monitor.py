@@ -90,12 +90,12 @@ class _Track:
 
     def yields_to(self, other: _Track) -> bool:
         """Whether at most of its time there is another, which fits better."""
-        return other is not self and self.lies_in(other) and other.strength > self.strength
-
-    def lies_in(self, other: _Track) -> bool:
-        """Whether the other is there at most of its time."""
         common = min(self.last, other.last) - max(self.first, other.first)
-        return 2 * common > self.last - self.first
+        return (
+            other is not self
+            and 2 * common > self.last - self.first
+            and other.strength > self.strength
+        )
 
     @property
     def strength(self) -> tuple[float, int, int]:
@@ -289,7 +289,7 @@ class _Listening:
     def _tell(self, ended_before: int | None) -> Iterator[Match]:
         ended = [t for t in self._open if ended_before is None or t.last < ended_before]
         self._open = [t for t in self._open if t not in ended]
-        # What may still lie in something that was told has begun by now.
+        # What may still begin in something that was told has begun by now.
         begun = min((t.first for t in [*self._open, *ended]), default=self._now)
         self._told = [t for t in self._told if t.last > begun]
         alone = _by_odds(self._monitor.threshold, _ODDS_ALONE)

@@ -89,17 +89,13 @@ class EventClips:
             If there are no two events of one label that can be decoded.
         """
 
-        def clips(role: str) -> Clips:
-            also = teacher if role == "event" else None
-            mine = [
-                i
-                for i in items
-                if i.split == split and (i.role == role or (also is not None and also.of(i)))
-            ]
+        def clips(role: str, also: Teacher | None = None) -> Clips:
+            there = (i for i in items if i.split == split)
+            mine = [i for i in there if i.role == role or (also and also.of(i))]
             cache = PcmCache.build(mine, folder, spec.sample_rate, progress)
             return Clips.compute(cache, mine, spec)
 
-        events = clips("event")
+        events = clips("event", teacher)
         labels = [item.label for item in events.items if item.label]
         if len(labels) == len(set(labels)):
             raise EarmarkError(

@@ -128,7 +128,7 @@ def find_alignments(
         if any(_explains(a, heard) for a in alignments):
             return _distinct(alignments)
     if hits is None:
-        n = min(len(heard), max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2)))
+        n = max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2))
         hits = Hits.of(queries, _evenly(heard, n), index)
     alignments = _align(queries, index, hits, also, spectrogram)
     if spectrogram is not None and second is not None:
@@ -241,7 +241,7 @@ def _look_again(
     heard = np.flatnonzero(sounding(others))
     if not len(heard):
         return []
-    chosen = _evenly(heard, min(len(heard), MAX_SEARCHED))
+    chosen = _evenly(heard, MAX_SEARCHED)
     hits = Hits.of(others, chosen, index, MAX_HITS)
     where, most = (hits.steps, hits.scores, hits.rows), MAX_HITS * MAX_SEARCHED
     places = propose(others, *where, index, spectrogram, most)
