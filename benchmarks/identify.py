@@ -172,19 +172,19 @@ class Stopwatch:
         signal = load_audio(path, rate)
         decoded = time.process_time()
         with self.running():
-            self.identifier.fingerprint([signal])
-            fingerprinted = time.process_time()
-            features = fingerprinted - decoded - self.taken["encode"]
-            encoded = self.taken["encode"]
+            self.identifier.fingerprint([signal], coarse=True)
+            features = time.process_time() - decoded - self.taken["encode"]
+            self.taken.clear()
             begin_all = time.process_time()
             self.identifier.candidates([signal])
             in_all = time.process_time() - begin_all
+        encoded, searched = self.taken["encode"], self.taken["search"]
         return {
             "decode": decoded - begin,
             "features": features,
             "encode": encoded,
-            "search": self.taken["search"],
-            "match": in_all - (fingerprinted - decoded) - self.taken["search"],
+            "search": searched,
+            "match": in_all - features - encoded - searched,
         }
 
 

@@ -12,18 +12,21 @@ import numpy as np
 import soxr
 
 from encoders.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_audio
-from encoders.bundle import Bundle, load_bundle
+from encoders.bundle import Bundle, load_bundle, unit_vectors
 from encoders.errors import CatalogError
 from encoders.features import SILENCE_DB, FeatureSpec, cut_windows, stream_windows
 from index.catalog import Catalog
 from index.match import (
     EDGE,
+    QUICK_FROM,
     STEPS,
     Scored,
     Spectrogram,
     find_alignments,
-    refine,
+    look_quickly,
     score_alignments,
+    sharpen,
+    sounding,
 )
 from index.schema import Match
 from index.search import FingerprintIndex
@@ -113,8 +116,17 @@ class Identifier:
         with open_audio(clip, self.spec.sample_rate) as audio:
             return self._identify(name, audio.blocks(), top, threshold)
 
-    def fingerprint(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, Spectrogram, float]:
+    def fingerprint(
+        self, blocks: Iterable[np.ndarray], coarse: bool = False
+    ) -> tuple[np.ndarray, Spectrogram, float]:
         """Query fingerprints of a mono signal at ``spec.sample_rate``, its frames, its seconds.
+
+        Parameters
+        ----------
+        blocks : iterable of np.ndarray [shape=(n,)]
+        coarse : bool
+            Of a long signal encode every other window only, and take those between for the means
+            of their neighbours: good enough for a quick look.
 
         Returns
         -------
@@ -138,12 +150,21 @@ class Identifier:
         for _, windows in stream_windows(counted(), self.spec):
             if len(batches) == 1:
                 batches.append(self.encode(self._beyond(windows[0], before=True)))
-            batches.append(self.encode(windows))
+                coarse = coarse and len(windows) + 2 * EDGE > QUICK_FROM
+            batches.append(np.zeros((len(windows), self.bundle.dim), np.float32))
+            step = 2 if coarse else 1
+            batches[-1][::step] = self.encode(windows[::step])
             frames.append(windows[:, :hop].reshape(-1, self.spec.n_mels))
         if len(windows):
             batches.append(self.encode(self._beyond(windows[-1], before=False)))
             frames.append(windows[-1, hop:])
         fingerprints = np.concatenate(batches)
+        if coarse:
+            between = np.arange(EDGE + 1, len(fingerprints) - EDGE, 2)
+            before, after = fingerprints[between - 1], fingerprints[between + 1]
+            # Beside silence they are silent, too.
+            both = sounding(before) & sounding(after)
+            fingerprints[between] = unit_vectors(both[:, None] * (before + after))
         if n_samples < self.spec.window_length:
             # A single window, and part of it is padding already.
             fingerprints[:EDGE] = fingerprints[-EDGE:] = 0.0
@@ -177,13 +198,18 @@ class Identifier:
 
     def candidates(self, blocks: Iterable[np.ndarray]) -> tuple[list[Scored], float]:
         """All rescored alignments of a signal, best first, and its seconds."""
-        queries, spectrogram, seconds = self.fingerprint(blocks)
-        alignments = find_alignments(
-            queries,
-            self.index,
-            spectrogram=spectrogram,
-            second=lambda: self._flattened(spectrogram),
-        )
+        queries, spectrogram, seconds = self.fingerprint(blocks, coarse=True)
+        alignments = look_quickly(queries, self.index, spectrogram)
+        if not alignments:
+            if len(queries) > QUICK_FROM:
+                windows = cut_windows(spectrogram.frames, self.spec)
+                queries[EDGE + 1 : -EDGE : 2] = self.encode(windows[1::2])
+            alignments = find_alignments(
+                queries,
+                self.index,
+                spectrogram=spectrogram,
+                second=lambda: self._flattened(spectrogram),
+            )
         scored = score_alignments(
             queries, alignments, self.index, self.bundle.calibration, spectrogram
         )
@@ -192,7 +218,7 @@ class Identifier:
         for number, s in enumerate(scored):
             a = s.alignment
             if number < _REFINED or s.score >= self.bundle.calibration.threshold:
-                a = refine(queries, self.index, a)
+                a = sharpen(queries, a, self.index, spectrogram)
             scored[number] = dataclasses.replace(s, score=s.score * held, alignment=a)
         return scored, seconds
 

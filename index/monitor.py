@@ -24,6 +24,7 @@ from index.match import (
     Spectrogram,
     find_alignments,
     lay,
+    look_quickly,
     score_alignments,
 )
 from index.schema import Match
@@ -236,7 +237,9 @@ class _Listening:
         lines = [(t.recording, round(t.reference_step(origin))) for t in self._open]
         heard = self._frames[(origin - self._begin) * hop :]
         spectrogram = Spectrogram(np.concatenate([heard, windows[-1, hop:]]), 1, identifier.spec)
-        alignments = find_alignments(piece, self._index, hits, lines, spectrogram)
+        alignments = look_quickly(piece, self._index, spectrogram, hits, lines) or find_alignments(
+            piece, self._index, hits, lines, spectrogram
+        )
         calibration = identifier.bundle.calibration
         scored = score_alignments(piece, alignments, self._index, calibration, spectrogram)
         self._follow(scored, origin)

@@ -10,16 +10,17 @@ surroundings agree best are rescored with all windows of the sequence, at severa
 """
 
 from index.match.align import Alignment, lay, refine
-from index.match.candidates import STEPS
+from index.match.candidates import STEPS, sounding
 from index.match.detail import ENOUGH, Spectrogram
 from index.match.evidence import FEATURES, Evidence
-from index.match.find import Hits, find_alignments
+from index.match.find import QUICK_FROM, Hits, find_alignments, look_quickly, sharpen
 from index.match.score import Scored, score_alignments
 
 __all__ = [
     "EDGE",
     "ENOUGH",
     "FEATURES",
+    "QUICK_FROM",
     "STEPS",
     "Alignment",
     "Evidence",
@@ -28,8 +29,11 @@ __all__ = [
     "Spectrogram",
     "find_alignments",
     "lay",
+    "look_quickly",
     "refine",
     "score_alignments",
+    "sharpen",
+    "sounding",
 ]
 
 EDGE = STEPS // 2

@@ -20,6 +20,8 @@ from index.search import FingerprintIndex
 # Frames on both sides of an alignment's lag at which signs are compared: half a second, and a whole
 # one for a query of up to so many frames, whose fingerprints tell less of its place.
 _NEAR, _WIDE, _SHORT = 16, 32, 128
+# And where the lag is known, to tell it more finely, in so many frames at most.
+_FINE, _MOST = 4, 4096
 # Places that are compared at once, so that what is tabulated stays in the cache.
 _AT_ONCE = 64
 # Frames that are compared at a time; a longer query is compared piece by piece, since its lag and
@@ -87,6 +89,11 @@ class Spectrogram:
     def heard(self) -> np.ndarray:
         """Whether there is anything in each of them: silence has no signs."""
         return np.any(self.signs != 0, axis=0)
+
+    @functools.cached_property
+    def rises(self) -> np.ndarray:
+        """How much louder each is than the one before, squared [shape=(n_frames - 1,)]."""
+        return np.maximum(np.diff(self.frames, axis=0), 0.0).mean(axis=1) ** 2
 
     @functools.cached_property
     def _pitched(self) -> list[np.ndarray]:
@@ -272,6 +279,53 @@ def compare(
     strength = agreement * float(np.sqrt(query.seconds(n_heard)))
     move = (int(peak) - near) / query.per_step
     return Detail(agreement, strength, move, pitches[int(best)])
+
+
+def fine_move(
+    query: Spectrogram,
+    index: FingerprintIndex,
+    recording: int,
+    lag: float,
+    speed: float,
+    stretch: tuple[int, int],
+    pitch: float,
+) -> tuple[float, float]:
+    """By how much the lag should grow, to a fraction of a frame.
+
+    The agreement of signs, which change little by little, has its top between two frames (a
+    parabola through the best one and its neighbours). What counts is where sound sets in: a room
+    makes the rest of it late.
+
+    Parameters
+    ----------
+    query, index, recording, lag, speed, stretch
+        As for :func:`compare`; the lag is right to three frames already.
+    pitch : float
+        At which they agree best.
+
+    Returns
+    -------
+    move : float
+        In query steps; 0 where nothing near is better than what is far.
+    agreement : float
+        Of the frame that is nearest to the top, in any unit; 0 where there is no top.
+    """
+    begin, end = stretch
+    begin += max(0, (end - begin - _MOST) // 2)
+    end = min(end, begin + _MOST)
+    place = lag * query.per_step + speed * (query.first + begin + np.arange(end - begin))
+    frames = np.round(place).astype(int)
+    held, known = _held_near(index, recording, frames, _FINE)
+    differ = np.bitwise_count(held ^ query.at_pitch(pitch)[:, begin:end]).sum(axis=1)
+    weights = np.where(query.heard, query.rises, 0.0)[begin:end]
+    agree = (known * (n_signs(query.spec) - 2.0 * differ)) @ weights
+    peak = int(np.argmax(agree))
+    if not 0 < peak < len(agree) - 1:
+        return 0.0, 0.0
+    before, best, after = agree[peak - 1 : peak + 2]
+    top = 0.5 * (before - after) / (before + after - 2 * best)
+    move = float(peak - _FINE + top + np.mean(frames - place)) / query.per_step
+    return move, float(best)
 
 
 def _agreement(mine: np.ndarray, held: np.ndarray, known: np.ndarray, n: int) -> np.ndarray:

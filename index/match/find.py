@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from index.match.align import Alignment, lay
+from index.match.align import Alignment, lay, refine
 from index.match.candidates import STEPS, propose, sounding
-from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare
+from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare, fine_move
 from index.match.rescore import rescore
 from index.match.scan import scan
 from index.search import FingerprintIndex
@@ -22,9 +22,12 @@ MIN_SEARCHED, MAX_SEARCHED = 40, 64
 """Query windows that are looked up, evenly spread: all of a short query, every other one of a
 longer, up to the greater number. All are used to rescore."""
 
-# A first, quick look at a query of more windows than the last number: windows that are looked up,
-# neighbours of each, lags that are tried. It is enough where it explains so much of what is heard.
-_QUICK, _QUICK_HITS, _QUICK_LAGS, _QUICK_FROM = 20, 20, 128, 30
+QUICK_FROM = 30
+"""Queries of more windows than this are looked at quickly first."""
+
+# Then, windows that are looked up, neighbours of each, lags that are tried. It is enough where it
+# explains so much of what is heard.
+_QUICK, _QUICK_HITS, _QUICK_LAGS = 20, 20, 64
 _EXPLAINED = 0.8
 # Places that signs alone propose.
 _SCANNED = 16
@@ -85,6 +88,37 @@ class Hits:
         )
 
 
+def look_quickly(
+    queries: np.ndarray,
+    index: FingerprintIndex,
+    spectrogram: Spectrogram,
+    hits: Hits | None = None,
+    also: Sequence[tuple[int, int]] = (),
+) -> list[Alignment]:
+    """Align a query with what a few of its windows find, where that is all there is to find.
+
+    Parameters
+    ----------
+    queries, index, spectrogram, hits, also
+        As for :func:`find_alignments`.
+
+    Returns
+    -------
+    alignments : list of Alignment
+        Empty if the query has to be looked up in earnest: it is short, or nothing that is certain
+        explains it as a whole.
+    """
+    heard = np.flatnonzero(sounding(queries))
+    if index.info.n_rows == 0 or len(heard) <= QUICK_FROM:
+        return []
+    if hits is None:
+        quick = Hits.of(queries, _evenly(heard, _QUICK), index, _QUICK_HITS)
+    else:
+        quick = hits.some(_QUICK, _QUICK_HITS)
+    alignments = _align(queries, index, quick, also, spectrogram, _QUICK_LAGS)
+    return _distinct(alignments) if any(_explains(a, heard) for a in alignments) else []
+
+
 def find_alignments(
     queries: np.ndarray,
     index: FingerprintIndex,
@@ -119,14 +153,6 @@ def find_alignments(
     heard = np.flatnonzero(sounding(queries))
     if index.info.n_rows == 0 or not len(heard):
         return []
-    if spectrogram is not None and len(heard) > _QUICK_FROM:
-        if hits is None:
-            quick = Hits.of(queries, _evenly(heard, _QUICK), index, _QUICK_HITS)
-        else:
-            quick = hits.some(_QUICK, _QUICK_HITS)
-        alignments = _align(queries, index, quick, also, spectrogram, _QUICK_LAGS)
-        if any(_explains(a, heard) for a in alignments):
-            return _distinct(alignments)
     if hits is None:
         n = max(MIN_SEARCHED, min(MAX_SEARCHED, len(heard) // 2))
         hits = Hits.of(queries, _evenly(heard, n), index)
@@ -135,9 +161,30 @@ def find_alignments(
         if all(a.detail.strength < ENOUGH for a in alignments):
             alignments += _look_again(queries, second(), index, spectrogram)
         certain = any(a.detail.is_certain for a in alignments)
-        if not certain and len(heard) <= _QUICK_FROM:
+        if not certain and len(heard) <= QUICK_FROM:
             alignments += _look_everywhere(queries, index, spectrogram)
     return _distinct(alignments)
+
+
+def sharpen(
+    queries: np.ndarray, a: Alignment, index: FingerprintIndex, spectrogram: Spectrogram
+) -> Alignment:
+    """Fit lag and speed of an alignment below the grid that was searched.
+
+    Fingerprints tell them (:func:`index.match.align.refine`), and the signs, where they are sure,
+    which of both speeds is right and the time to some milliseconds.
+    """
+    refined = refine(queries, index, a)
+    if a.detail.strength < SURE:
+        return refined
+    best, most = refined, 0.0
+    for tried in [a] if refined.speed == a.speed else [a, refined]:
+        stretch = spectrogram.stretch(tried.first, tried.last)
+        where = tried.recording, tried.lag, tried.speed, stretch, tried.detail.pitch
+        move, agreement = fine_move(spectrogram, index, *where)
+        if agreement > most:
+            best, most = dataclasses.replace(tried, lag=tried.lag + move), agreement
+    return best
 
 
 def _evenly(heard: np.ndarray, n: int) -> np.ndarray:
