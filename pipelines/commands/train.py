@@ -25,7 +25,7 @@ _CHOICES = {
         "margin",
         "other_sounds",
     },
-    "event": {"temperature", "teacher"},
+    "event": {"temperature", "teachers"},
     "vae": set[str](),
 }
 
@@ -116,9 +116,10 @@ class _Numbers(click.ParamType):
     "[siamese; default: 0.2]",
 )  # fmt: skip
 @click.option(
-    "--teacher", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    "--teacher", "teachers", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True, metavar="FILE",
     help="What another network says of the sounds, to be learned too: from benchmarks/teacher.py. "
-    "[event]",
+    "May be given several times. [event]",
 )  # fmt: skip
 @click.option(
     "--mixed-precision", is_flag=True,
@@ -159,7 +160,7 @@ def command(
       earmark train vae --corpus ~/Music --out runs/vae --steps 2000
       tensorboard --logdir runs
     """
-    given = {name: value for name, value in choices.items() if value is not None}
+    given = {name: value for name, value in choices.items() if value not in (None, ())}
     shape = {name: given.pop(name) for name in ("dim", "channels", "hidden") if name in given}
     foreign = set(given) - _CHOICES[kind]
     if foreign or (kind == "vae" and (mixed_precision or start)):
@@ -178,8 +179,8 @@ def command(
     config = TrainingConfig(
         steps or STEPS[kind], learning_rate, seed, mixed_precision=mixed_precision
     )
-    heard = given.pop("teacher", None)
-    further = {"teacher": Teacher.read(heard, corpus)} if heard is not None else {}
+    teachers = given.pop("teachers", ())
+    further = {"teacher": Teacher.read(teachers, corpus)} if teachers else {}
     recipe: Any = VaeConfig(**shape) if kind == "vae" else None
     if kind == "siamese":
         recipe = recipes.SiameseRecipe(SiameseConfig(**shape), **given)
