@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import scipy.integrate
 import scipy.signal
 
@@ -96,6 +97,8 @@ class Outcome:
         Absolute time error; None where the recording is wrong.
     correlation : float or None
         Of the clean query with the audio at the place named; None where that is the very place.
+    shares : bool
+        Of an absent query: the waveform at the place named has a part in common with it.
     """
 
     score: float | None = None
@@ -108,7 +111,11 @@ class Outcome:
     strictly_near: bool = False
     error_s: float | None = None
     correlation: float | None = None
+    shares: bool = False
 
+
+# Where phases are compared.
+_PHASE_BAND_HZ = 60.0, 6000.0
 
 METRICS: dict[str, Callable[[Outcome], bool]] = {
     "recording": lambda o: o.recording,
@@ -234,3 +241,35 @@ def correlate(clip: np.ndarray, stretch: np.ndarray) -> np.ndarray:
     sounding = energy > 1e-9 * float(np.max(energy, initial=0.0))
     scale = np.sqrt(np.where(sounding, energy, 1.0))
     return np.where(sounding, products / scale, 0.0)
+
+
+def phase_correlate(clip: np.ndarray, stretch: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Phase correlation of a clip with every place of a longer stretch.
+
+    All frequencies weigh the same, so that what both have in common, such as one instrument of a
+    mix, stands out at the place where it is the same, however loud the rest is (Knapp and Carter,
+    "The generalized correlation method for estimation of time delay", 1976).
+
+    Parameters
+    ----------
+    clip : np.ndarray [shape=(n,)]
+    stretch : np.ndarray [shape=(m,)]
+        ``m >= n``.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    deviations : np.ndarray [shape=(m - n + 1,)]
+        Magnitudes, in parts of their root mean square; 0 where either is silent.
+    """
+    n = scipy.fft.next_fast_len(len(clip) + len(stretch), real=True)
+    cross = scipy.fft.rfft(stretch, n) * np.conj(scipy.fft.rfft(clip, n))
+    hertz = scipy.fft.rfftfreq(n, 1 / sample_rate)
+    # Rumble, and what codecs leave out.
+    cross[(hertz < _PHASE_BAND_HZ[0]) | (hertz > _PHASE_BAND_HZ[1])] = 0.0
+    size = np.abs(cross)
+    phases = np.where(size > 0, cross / np.maximum(size, np.finfo(np.float32).tiny), 0.0)
+    magnitudes = np.abs(scipy.fft.irfft(phases, n)[: len(stretch) - len(clip) + 1])
+    deviation = float(np.sqrt(np.mean(np.square(magnitudes))))
+    return magnitudes / deviation if deviation else magnitudes

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from index.metrics import Outcome, Share, correlate, detection_curve, summarise, wilson
+from index.metrics import (
+    Outcome,
+    Share,
+    correlate,
+    detection_curve,
+    phase_correlate,
+    summarise,
+    wilson,
+)
 
 
 def test_wilson_interval() -> None:
@@ -113,3 +121,26 @@ def test_correlation_with_silence_is_nothing() -> None:
     assert correlate(noise, stretch)[0] == pytest.approx(1.0)
     assert (correlate(noise, stretch)[150:] == 0).all()
     assert (correlate(np.zeros(10), noise) == 0).all()
+
+
+def test_phases_tell_where_a_part_is_the_same() -> None:
+    rng = np.random.default_rng(0)
+    part, mine, theirs = (rng.normal(0, 1, 16_000) for _ in range(3))
+    tone = 20 * np.sin(2 * np.pi * 440 * np.arange(24_000) / 16_000)
+    clip = 0.3 * part + mine + tone[:16_000]
+    stretch = np.concatenate([np.zeros(3000), 0.3 * part + theirs, np.zeros(5000)]) + tone
+    deviations = phase_correlate(clip, stretch, 16_000)
+    assert deviations.shape == (8001,)
+    assert np.argmax(deviations) == 3000
+    assert deviations[3000] > 7
+    assert np.delete(deviations, 3000).max() < 6
+    # The tone alone correlates as a whole, at many places.
+    assert np.argmax(correlate(clip, stretch)) != 3000
+    other = phase_correlate(mine + tone[:16_000], theirs.repeat(2)[:24_000] + tone, 16_000)
+    assert other.max() < 7
+
+
+def test_phases_of_silence_tell_nothing() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 1000)
+    assert not phase_correlate(np.zeros(100), noise, 16_000).any()
+    assert not phase_correlate(noise[:100], np.zeros(1000), 16_000).any()

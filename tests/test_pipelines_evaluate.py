@@ -159,10 +159,15 @@ def test_the_report_says_where_a_peer_is_better(evaluation: Evaluation, tmp_path
     assert "- exact, clean, 5 s: first has 100.0" in said
 
 
-def test_an_absent_recording_that_is_there_after_all_does_not_count(evaluation: Evaluation) -> None:
+@pytest.mark.parametrize("in_part", [False, True])
+def test_an_absent_recording_that_is_there_after_all_does_not_count(
+    evaluation: Evaluation, in_part: bool
+) -> None:
     query = next(q for q in evaluation.queries if q.absent and q.seconds == 2.0)
     answered = evaluation.answers["first"][query.id]
-    there = dataclasses.replace(answered.outcome, recording=True, accepted=True)
+    there = dataclasses.replace(
+        answered.outcome, recording=not in_part, shares=in_part, accepted=True
+    )
     answers = evaluation.answers["first"] | {query.id: dataclasses.replace(answered, outcome=there)}
     results = Results(
         dataclasses.replace(evaluation, answers=evaluation.answers | {"first": answers})
@@ -170,8 +175,12 @@ def test_an_absent_recording_that_is_there_after_all_does_not_count(evaluation: 
     absent = [q for q in evaluation.queries if q.absent]
     gone = {q.id for q in absent if q.track == query.track}
     assert results.present_after_all == gone
+    assert results.same_after_all == (set() if in_part else gone)
     left = sum(q.seconds == 2.0 and q.id not in gone for q in absent)
     assert results.false_accepts("earmark", 2.0).n == results.false_accepts("first", 2.0).n == left
+    with_parts = results.false_accepts("first", 2.0, parts=True)
+    asked = sum(q.seconds == 2.0 for q in absent)
+    assert with_parts.n == (asked if in_part else left)
 
 
 def test_nothing_is_asked_twice(

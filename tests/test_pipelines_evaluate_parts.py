@@ -242,6 +242,26 @@ def test_truth(
     assert (found.score, found.accepted) == (0.7, True)
 
 
+def test_what_is_absent_may_be_there_in_part() -> None:
+    rng = np.random.default_rng(2)
+    drums, mine, theirs = (rng.normal(0, 0.1, 20 * RATE).astype(np.float32) for _ in range(3))
+    recordings = Recordings({"mine": mine + 0.5 * drums, "theirs": theirs + 0.5 * drums})
+
+    def shares(start_s: float, absent: bool = True, reference: str = "theirs") -> bool:
+        query = Query("q", "mine", 5 * RATE, 2.0, "clean", "", absent, 0)
+        found = judge(query, Answer(reference, start_s, 0.7, True), recordings)
+        assert not found.recording
+        return found.shares
+
+    assert shares(5.0)
+    assert shares(5.008)
+    assert not shares(5.05), "it must be the very place"
+    assert not shares(9.0)
+    assert not shares(5.0, absent=False), "what is asked of present music is its place"
+    recordings = Recordings({"mine": mine, "theirs": theirs})
+    assert not shares(5.0)
+
+
 def test_truth_compares_the_middle_of_the_query(recordings: Any) -> None:
     query = Query("q", "a", 2 * RATE, 10.0, "speed+5", "", False, 0)
     # The whole query is 10.5 s of the recording; at its own speed the answer is right.

@@ -79,7 +79,8 @@ def _introduction(results: Results, command: str, where: dict[str, Any]) -> str:
 - References: {facts["recordings"]:,} recordings, {facts["hours"]:.1f} h, {facts["windows"]:,} \
 windows, index {facts["index"]}; {facts["withheld"]} of them are withheld from absent queries
 - Queries: {len(results.evaluation.queries) - len(absent):,}, and {len(absent):,} absent ones, of \
-which {len(results.present_after_all)} were in the data base after all and do not count; \
+which {len(results.present_after_all)} were in the data base after all \
+({len(results.present_after_all - results.same_after_all)} in part) and do not count; \
 seed {settings["seed"]}; all are in queries.csv
 - Encoder: {encoder["name"]} {encoder["sha256"][:12]}, {encoder["precision"]}, threshold \
 {encoder["threshold"]}
@@ -143,8 +144,10 @@ def absent_table(results: Results) -> Table:
     """False accepts, and what is kept when there are none."""
     rows = []
     for system in results.systems:
-        accepts = [results.false_accepts(system, s) for s in (None, *results.lengths)]
-        rows.append([f"{system}: false accepts", *map(percent, accepts)])
+        for name, parts in (("false accepts", False), ("and of what is there in part", True)):
+            lengths = (None, *results.lengths)
+            accepts = [results.false_accepts(system, s, parts) for s in lengths]
+            rows.append([f"{system}: {name}", *map(percent, accepts)])
         curves = [results.detection(system, s) for s in results.lengths]
         kept = (f"{100 * curve.kept_at(0.0):.1f}" for curve in curves)
         rows.append([f"{system}: exact and above every absent query, %", "", *kept])

@@ -60,20 +60,31 @@ class Results:
         queries = (q for q in self.evaluation.queries if not q.absent and which(q))
         return [answers[q.id].outcome for q in queries]
 
-    def _absent(self, system: str, which: Callable[[Query], bool]) -> list[Outcome]:
+    def _absent(
+        self, system: str, which: Callable[[Query], bool], parts: bool = False
+    ) -> list[Outcome]:
         answers = self.evaluation.answers[system]
         queries = (q for q in self.evaluation.queries if q.absent and which(q))
-        return [answers[q.id].outcome for q in queries if q.id not in self.present_after_all]
+        there = self.same_after_all if parts else self.present_after_all
+        return [answers[q.id].outcome for q in queries if q.id not in there]
 
     @functools.cached_property
     def present_after_all(self) -> set[str]:
-        """Absent queries of recordings that are in the data base under another name.
+        """Absent queries of recordings that are in the data base under another name, or in part.
 
-        A place that sounds the same as one query of a recording shows it for all of them.
+        A place that shows it for one query of a recording shows it for all of them.
         """
+        return self._shown_by(lambda outcome: outcome.recording or outcome.shares)
+
+    @functools.cached_property
+    def same_after_all(self) -> set[str]:
+        """Those of them that sound the same as a whole."""
+        return self._shown_by(lambda outcome: outcome.recording)
+
+    def _shown_by(self, shows: Callable[[Outcome], bool]) -> set[str]:
         absent = [q for q in self.evaluation.queries if q.absent]
         systems = self.evaluation.answers.values()
-        there = {q.track for q in absent if any(a[q.id].outcome.recording for a in systems)}
+        there = {q.track for q in absent if any(shows(a[q.id].outcome) for a in systems)}
         return {q.id for q in absent if q.track in there}
 
     def core(self, system: str, metric: str, seconds: float) -> Share:
@@ -81,9 +92,14 @@ class Results:
         names = [c for c in self.conditions if CONDITIONS[c].core]
         return Share.mean([self.cells[system, c, seconds].shares[metric] for c in names])
 
-    def false_accepts(self, system: str, seconds: float | None = None) -> Share:
-        """Absent queries that the system accepts; of one length or of all."""
-        outcomes = self._absent(system, lambda q: seconds in (None, q.seconds))
+    def false_accepts(
+        self, system: str, seconds: float | None = None, parts: bool = False
+    ) -> Share:
+        """Absent queries that the system accepts; of one length or of all.
+
+        With ``parts``, what is in the data base in part counts as absent.
+        """
+        outcomes = self._absent(system, lambda q: seconds in (None, q.seconds), parts)
         return Share.of(sum(o.accepted for o in outcomes), len(outcomes))
 
     def detection(self, system: str, seconds: float) -> DetectionCurve:
@@ -135,6 +151,7 @@ class Results:
             "systems": {system: self._system(system) for system in self.systems},
             "lost": {f"{seconds:g}": self.lost(seconds) for seconds in self.lengths},
             "present_after_all": sorted(self.present_after_all),
+            "same_after_all": sorted(self.same_after_all),
             "queries": [self._query(query) for query in self.evaluation.queries],
         }
 
@@ -158,6 +175,7 @@ class Results:
             ],
             "false_accepts": {
                 "all": self.false_accepts(system).to_dict(),
+                "with_parts": self.false_accepts(system, parts=True).to_dict(),
                 **{f"{s:g}": self.false_accepts(system, s).to_dict() for s in self.lengths},
             },
             "detection": {f"{s:g}": self.detection(system, s).to_dict() for s in self.lengths},
