@@ -87,7 +87,7 @@ def propose(
             continue
         chosen[recording].append(lag)
         candidates.append((recording, lag))
-        if len(candidates) == min(N_CANDIDATES, max_lags // 4):
+        if len(candidates) == min(N_CANDIDATES, max_lags // 8):
             break
     return candidates
 

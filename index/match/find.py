@@ -27,7 +27,7 @@ QUICK_FROM = 30
 
 # Then, windows that are looked up, neighbours of each, lags that are tried. It is enough where it
 # explains so much of what is heard.
-_QUICK, _QUICK_HITS, _QUICK_LAGS = 20, 20, 64
+_QUICK, _QUICK_HITS, _QUICK_LAGS = 20, 20, 128
 _EXPLAINED = 0.8
 # Places that signs alone propose.
 _SCANNED = 16
