@@ -144,7 +144,10 @@ def absent_table(results: Results) -> Table:
     """False accepts, and what is kept when there are none."""
     rows = []
     for system in results.systems:
-        for name, parts in (("false accepts", False), ("and of what is there in part", True)):
+        for name, parts in (
+            ("false accepts", False),
+            ("the same, and what is there in part", True),
+        ):
             lengths = (None, *results.lengths)
             accepts = [results.false_accepts(system, s, parts) for s in lengths]
             rows.append([f"{system}: {name}", *map(percent, accepts)])
