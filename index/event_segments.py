@@ -38,6 +38,8 @@ _QUIET_DB = 30.0
 # A segment begins this far into its window, and a longer one is seen in this many at most.
 _LEAD = 0.25
 _MOST_WINDOWS = 2
+# What sounded before it is taken off so many times, as far as that leaves so much of it.
+_TIMES, _LEFT_DB = 2.0, -10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def find_segments(frames: np.ndarray, spec: FeatureSpec) -> list[Segment]:
 
 
 def segment_windows(frames: np.ndarray, segment: Segment, spec: FeatureSpec) -> np.ndarray:
-    """A segment with silence around it, as windows of an encoder.
+    """A segment with silence around it, less what sounded before it, as windows of an encoder.
 
     Parameters
     ----------
@@ -107,8 +109,22 @@ def segment_windows(frames: np.ndarray, segment: Segment, spec: FeatureSpec) -> 
     windows = np.full((len(starts), spec.window_frames, frames.shape[1]), FLOOR_DB, np.float32)
     for window, start in zip(windows, starts, strict=True):
         heard = frames[start : min(segment.end, start + spec.window_frames - lead)]
-        window[lead : lead + len(heard)] = heard
+        window[lead : lead + len(heard)] = _less(heard, _before(frames, segment.first))
     return windows
+
+
+def _before(frames: np.ndarray, first: int) -> np.ndarray:
+    return frames[max(0, first - _BEFORE_FRAMES) : max(0, first - 1)]
+
+
+def _less(frames: np.ndarray, before: np.ndarray) -> np.ndarray:
+    # Spectral subtraction (Boll 1979).
+    if len(before) < 2:
+        return frames
+    steady = np.power(10.0, np.median(before, axis=0) / 10)
+    power = np.power(10.0, frames / 10)
+    left = np.maximum(power - _TIMES * steady, power * np.power(10.0, _LEFT_DB / 10))
+    return np.maximum(10 * np.log10(left), FLOOR_DB)
 
 
 def _rise(frames: np.ndarray) -> np.ndarray:
@@ -129,7 +145,7 @@ def _loudest(levels: np.ndarray) -> np.ndarray:
 
 def _length(frames: np.ndarray, first: int, longest: int) -> int:
     # Frames for which the bands that rose stay above what was there before; 0 if they never are.
-    before = frames[max(0, first - _BEFORE_FRAMES) : max(1, first - 1)]
+    before = _before(frames, first) if first > 1 else frames[:1]
     above = frames[first : first + longest] - np.median(before, axis=0)
     n = max(1, int(_BANDS * frames.shape[1]))
     risen = np.argsort(-above[:_RISING_FRAMES].max(axis=0))[:n]

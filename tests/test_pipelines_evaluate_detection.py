@@ -59,11 +59,26 @@ def test_segments_begin_and_end_with_the_sounds(drums: np.ndarray) -> None:
 
 def test_a_segment_is_embedded_without_what_is_beside_it(drums: np.ndarray) -> None:
     frames = log_mel(drums, SPEC)
+    frames[30:40] = FLOOR_DB
     (window,) = segment_windows(frames, Segment(40, 50), SPEC)
-    assert np.array_equal(window[8:18], frames[40:50])
+    np.testing.assert_allclose(window[8:18], frames[40:50], atol=1e-3)
     assert (window[:8] == FLOOR_DB).all()
     assert (window[18:] == FLOOR_DB).all()
     assert len(segment_windows(frames, Segment(0, 110), SPEC)) == 2
+
+
+def test_what_sounded_before_a_segment_is_taken_off() -> None:
+    frames = np.full((64, SPEC.n_mels), -50.0, np.float32)
+    frames[40:50, 20:30] = -20.0
+    frames[40:50, 60:70] = -49.0
+    (window,) = segment_windows(frames, Segment(40, 50), SPEC)
+    np.testing.assert_allclose(window[8:18, 20:30], -20.0, atol=0.01)
+    # Of what goes on as before, a tenth is left.
+    np.testing.assert_allclose(window[8:18, :20], -60.0, atol=0.01)
+    np.testing.assert_allclose(window[8:18, 60:70], -59.0, atol=0.01)
+    # Nothing is known of what came before the very first moment.
+    (window,) = segment_windows(frames, Segment(0, 20), SPEC)
+    np.testing.assert_array_equal(window[8:28], frames[:20])
 
 
 def test_the_truth_passes_the_metrics_unharmed() -> None:
