@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 
@@ -64,28 +64,6 @@ def mixed_clusters(truth: Mapping[str, Hashable], found: Mapping[str, Hashable])
     for item in sorted(found.keys() & truth.keys()):
         members.setdefault(found[item], []).append(item)
     return sorted(c for c in members.values() if len({truth[item] for item in c}) > 1)
-
-
-def pair_scores(
-    truth: Collection[frozenset[str]], found: Collection[frozenset[str]]
-) -> tuple[Share, Share, float]:
-    """Precision, recall and F1 of pairs.
-
-    Parameters
-    ----------
-    truth, found : collection of frozenset of str
-        Two items each.
-
-    Returns
-    -------
-    precision, recall : Share
-        With Wilson's 95 % intervals.
-    f1 : float
-    """
-    truth, found = set(truth), set(found)
-    right = len(truth & found)
-    f1 = 2 * right / (len(truth) + len(found)) if truth or found else 0.0
-    return Share.of(right, len(found)), Share.of(right, len(truth)), f1
 
 
 def _numbers(names: list[Hashable]) -> np.ndarray:

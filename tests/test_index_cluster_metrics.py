@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index.cluster_metrics import bcubed, mixed_clusters, pair_scores
+from index.cluster_metrics import bcubed, mixed_clusters
 
 
 def test_bcubed_by_hand() -> None:
@@ -47,11 +47,3 @@ def test_mixed_clusters() -> None:
     truth = {"a": 1, "b": 1, "c": 2, "d": 2}
     assert mixed_clusters(truth, {"a": 0, "b": 0, "c": 0, "d": 1, "other": 1}) == [["a", "b", "c"]]
     assert mixed_clusters(truth, {"a": 0, "b": 1, "c": 2, "d": 2}) == []
-
-
-def test_pair_scores() -> None:
-    truth = {frozenset("ab"), frozenset("cd"), frozenset("ef"), frozenset("gh")}
-    precision, recall, f1 = pair_scores(truth, {frozenset("ba"), frozenset("cd"), frozenset("ax")})
-    assert (precision.value, recall.value) == (pytest.approx(2 / 3), 0.5)
-    assert f1 == pytest.approx(2 * (2 / 3) * 0.5 / (2 / 3 + 0.5))
-    assert pair_scores(set(), set())[2] == 0.0
