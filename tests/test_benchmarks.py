@@ -23,6 +23,7 @@ import corpus
 import grow
 import identify
 import ingest
+import long
 import search
 import similar
 
@@ -214,3 +215,23 @@ def test_grow_measures_building_adding_and_removing(demo_tracks: Path, tmp_path:
     assert n[0] < n[1] > n[2] > 0
     assert min(f["cpu_s"] for f in figures.values()) > 0
     assert figures["add"]["written_mb"] > 0
+
+
+def test_a_long_recording_is_joined_and_its_clips_are_placed(
+    demo_tracks: Path, tmp_path: Path
+) -> None:
+    paths = [demo_tracks / name for name in TRACKS]
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    file = tmp_path / "made" / "long.flac"
+    long.join([tmp_path / "bad.wav", *paths], 50.0, file)
+    assert len(load_audio(file, long.RATE)) == 50 * long.RATE
+    start = load_audio(paths[0], long.RATE)[: 5 * long.RATE]
+    np.testing.assert_allclose(load_audio(file, long.RATE)[: len(start)], start, atol=1e-4)
+    ingest_files([str(file)], tmp_path / "catalog", OPTIONS)
+    identifier = Identifier(tmp_path / "catalog", ENCODER)
+    errors = long.errors_near(5.0, file, identifier, 3, None, 0)
+    assert len(errors) == 3
+    assert max(map(abs, errors)) < 0.02
+    with pytest.raises(click.ClickException, match=r"lacks .* h of music"):
+        long.join(paths[:1], 3600.0, tmp_path / "longer.flac")
+    assert not (tmp_path / "longer.flac").exists()
