@@ -34,7 +34,7 @@ from pipelines.ingest import IngestOptions, ingest
 MOST, MOST_OF_SOURCE = 40, 8
 LONGEST_S, AMBIENCE_S = 8.0, 540.0
 # A label with fewer recordings, or from fewer sources, is not learned.
-LEAST, LEAST_SOURCES = 10, 3
+LEAST, LEAST_SOURCES = 15, 3
 _LEAST_JUDGED = 5
 
 

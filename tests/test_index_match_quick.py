@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from encoders.audio import load_audio
-from encoders.degrade import add_noise, reverberate, shipped_rooms
+from encoders.degrade import add_noise, change_speed, change_tempo, reverberate, shipped_rooms
 from index.identify import Identifier
 from index.match import EDGE, QUICK_FROM, find_alignments, look_quickly
 from index.schema import Match
@@ -119,6 +119,22 @@ def test_the_time_is_told_to_a_fraction_of_a_frame(
         match = identifier.identify(query, RATE, threshold=0)[0]
         # Half a frame.
         assert begins(match) == pytest.approx(second, abs=0.0156)
+
+
+@pytest.mark.parametrize("speed", [0.94, 0.97, 1.03, 1.06])
+@pytest.mark.parametrize("pitch_too", [True, False])
+def test_speed_and_tempo_are_told(
+    identifier: Identifier, signal: np.ndarray, speed: float, pitch_too: bool
+) -> None:
+    clip = cut(signal, 4.2, 10.0)
+    query = change_speed(clip, speed) if pitch_too else change_tempo(clip, RATE, speed)
+    match = identifier.identify(query, RATE, top=1)[0]
+    assert match.reference.endswith(TRACK)
+    assert match.speed == pytest.approx(speed, abs=0.005)
+    assert match.reference_start_s is not None
+    assert match.query_start_s is not None
+    begin = match.reference_start_s - match.speed * match.query_start_s
+    assert begin == pytest.approx(4.2, abs=0.06)
 
 
 def test_rooms_hardly_make_it_late(identifier: Identifier, signal: np.ndarray) -> None:
