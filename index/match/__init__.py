@@ -6,15 +6,16 @@ window ``j`` and query window ``i``. Every hit proposes a lag (``candidates``); 
 surroundings agree best are rescored with all windows of the sequence, at several speeds
 (``rescore``), which gives alignments (``align``); the signs of the two spectrograms are compared
 (``detail``); what speaks for each and against it
-(``evidence``) becomes a score (``score``).
+(``evidence``) becomes a score (``score``). What is reported is placed more finely (``timing``).
 """
 
 from index.match.align import Alignment, lay, refine
 from index.match.candidates import STEPS, sounding
 from index.match.detail import ENOUGH, Spectrogram
 from index.match.evidence import FEATURES, Evidence
-from index.match.find import QUICK_FROM, Hits, find_alignments, look_quickly, sharpen
+from index.match.find import QUICK_FROM, Hits, find_alignments, look_quickly
 from index.match.score import Scored, score_alignments
+from index.match.timing import sharpen
 
 __all__ = [
     "EDGE",

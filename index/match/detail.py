@@ -20,8 +20,6 @@ from index.search import FingerprintIndex
 # Frames on both sides of an alignment's lag at which signs are compared: half a second, and a whole
 # one for a query of up to so many frames, whose fingerprints tell less of its place.
 _NEAR, _WIDE, _SHORT = 16, 32, 128
-# And where the lag is known, to tell it more finely, in so many frames at most.
-_FINE, _MOST = 4, 4096
 # Places that are compared at once, so that what is tabulated stays in the cache.
 _AT_ONCE = 64
 # Frames that are compared at a time; a longer query is compared piece by piece, since its lag and
@@ -266,7 +264,7 @@ def compare(
         return UNKNOWN
     place = lag * query.per_step + speed * (query.first + begin + np.arange(end - begin))
     near = _WIDE if end - begin <= _SHORT else _NEAR
-    held, known = _held_near(index, recording, np.round(place).astype(int), near)
+    held, known = held_near(index, recording, np.round(place).astype(int), near)
     known &= heard
     n = n_signs(query.spec)
     agree = _agreement(query.at_pitch(pitches[0])[None, :, begin:end], held, known, n)
@@ -281,51 +279,34 @@ def compare(
     return Detail(agreement, strength, move, pitches[int(best)])
 
 
-def fine_move(
-    query: Spectrogram,
-    index: FingerprintIndex,
-    recording: int,
-    lag: float,
-    speed: float,
-    stretch: tuple[int, int],
-    pitch: float,
-) -> tuple[float, float]:
-    """By how much the lag should grow, to a fraction of a frame.
-
-    The agreement of signs, which change little by little, has its top between two frames (a
-    parabola through the best one and its neighbours). What counts is where sound sets in: a room
-    makes the rest of it late.
+def held_near(
+    index: FingerprintIndex, recording: int, frames: np.ndarray, near: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signs of frames of a recording and of those near.
 
     Parameters
     ----------
-    query, index, recording, lag, speed, stretch
-        As for :func:`compare`; the lag is right to three frames already.
-    pitch : float
-        At which they agree best.
+    index : FingerprintIndex
+    recording : int
+    frames : np.ndarray [shape=(n_frames,), dtype=int]
+    near : int
+        Frames on both sides.
 
     Returns
     -------
-    move : float
-        In query steps; 0 where nothing near is better than what is far.
-    agreement : float
-        Of the frame that is nearest to the top, in any unit; 0 where there is no top.
+    signs : np.ndarray [shape=(2 * near + 1, n_words, n_frames), dtype=uint32]
+    known : np.ndarray [shape=(2 * near + 1, n_frames), dtype=bool]
+        Whether the recording has them.
     """
-    begin, end = stretch
-    begin += max(0, (end - begin - _MOST) // 2)
-    end = min(end, begin + _MOST)
-    place = lag * query.per_step + speed * (query.first + begin + np.arange(end - begin))
-    frames = np.round(place).astype(int)
-    held, known = _held_near(index, recording, frames, _FINE)
-    differ = np.bitwise_count(held ^ query.at_pitch(pitch)[:, begin:end]).sum(axis=1)
-    weights = np.where(query.heard, query.rises, 0.0)[begin:end]
-    agree = (known * (n_signs(query.spec) - 2.0 * differ)) @ weights
-    peak = int(np.argmax(agree))
-    if not 0 < peak < len(agree) - 1:
-        return 0.0, 0.0
-    before, best, after = agree[peak - 1 : peak + 2]
-    top = 0.5 * (before - after) / (before + after - 2 * best)
-    move = float(peak - _FINE + top + np.mean(frames - place)) / query.per_step
-    return move, float(best)
+    low = int(frames.min()) - near
+    span = np.arange(low, int(frames.max()) + near + 1)
+    held, known = (array[0] for array in _held(index, np.array([recording]), span[None]))
+    if len(span) == len(frames) + 2 * near:
+        # One after the other: no copies are needed.
+        view = np.lib.stride_tricks.sliding_window_view
+        return view(held, len(frames), axis=1).swapaxes(0, 1), view(known, len(frames)).copy()
+    at = frames - low + np.arange(-near, near + 1)[:, None]
+    return held[:, at].swapaxes(0, 1), known[at]
 
 
 def _agreement(mine: np.ndarray, held: np.ndarray, known: np.ndarray, n: int) -> np.ndarray:
@@ -346,21 +327,6 @@ def _agreement(mine: np.ndarray, held: np.ndarray, known: np.ndarray, n: int) ->
 
 def _words_first(frames: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     return np.ascontiguousarray(signs(frames, spec).T)
-
-
-def _held_near(
-    index: FingerprintIndex, recording: int, frames: np.ndarray, near: int
-) -> tuple[np.ndarray, np.ndarray]:
-    # As below, of frames of one recording and of those near: [shape=(n_moves, n_words, n_frames)].
-    low = int(frames.min()) - near
-    span = np.arange(low, int(frames.max()) + near + 1)
-    held, known = (array[0] for array in _held(index, np.array([recording]), span[None]))
-    if len(span) == len(frames) + 2 * near:
-        # One after the other: no copies are needed.
-        view = np.lib.stride_tricks.sliding_window_view
-        return view(held, len(frames), axis=1).swapaxes(0, 1), view(known, len(frames)).copy()
-    at = frames - low + np.arange(-near, near + 1)[:, None]
-    return held[:, at].swapaxes(0, 1), known[at]
 
 
 def _held(

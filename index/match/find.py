@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from index.match.align import Alignment, lay, refine
+from index.match.align import Alignment, lay
 from index.match.candidates import STEPS, propose, sounding
-from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare, fine_move
+from index.match.detail import ANY_PITCH, ENOUGH, SURE, Detail, Spectrogram, compare
 from index.match.rescore import rescore
 from index.match.scan import scan
 from index.search import FingerprintIndex
@@ -164,27 +164,6 @@ def find_alignments(
         if not certain and len(heard) <= QUICK_FROM:
             alignments += _look_everywhere(queries, index, spectrogram)
     return _distinct(alignments)
-
-
-def sharpen(
-    queries: np.ndarray, a: Alignment, index: FingerprintIndex, spectrogram: Spectrogram
-) -> Alignment:
-    """Fit lag and speed of an alignment below the grid that was searched.
-
-    Fingerprints tell them (:func:`index.match.align.refine`), and the signs, where they are sure,
-    which of both speeds is right and the time to some milliseconds.
-    """
-    refined = refine(queries, index, a)
-    if a.detail.strength < SURE:
-        return refined
-    best, most = refined, 0.0
-    for tried in [a] if refined.speed == a.speed else [a, refined]:
-        stretch = spectrogram.stretch(tried.first, tried.last)
-        where = tried.recording, tried.lag, tried.speed, stretch, tried.detail.pitch
-        move, agreement = fine_move(spectrogram, index, *where)
-        if agreement > most:
-            best, most = dataclasses.replace(tried, lag=tried.lag + move), agreement
-    return best
 
 
 def _evenly(heard: np.ndarray, n: int) -> np.ndarray:
