@@ -27,15 +27,15 @@ def row(path: str, label: str, **changed: str) -> dict[str, str]:
 
 def test_some_recordings_of_each_label_and_source_are_chosen() -> None:
     rows = [row(f"p{n % 9}/{n}.wav", "dog") for n in range(200)]
-    rows += [row(f"p{n % 3}/cat{n}.wav", "cat") for n in range(12)]
+    rows += [row(f"p{n % 3}/cat{n}.wav", "cat") for n in range(15)]
     # From too few sources, too few, of another split, too long, and of no label.
     rows += [row(f"p{n % 2}/cow{n}.wav", "cow") for n in range(40)]
-    rows += [row(f"p{n}/pig{n}.wav", "pig") for n in range(9)]
+    rows += [row(f"p{n}/pig{n}.wav", "pig") for n in range(14)]
     rows += [row("p/dev.wav", "dog", split="dev"), row("p/long.wav", "cat", seconds="8.0")]
     rows += [row("p/unknown.wav", ""), row("p/wind.wav", "", role="noise", seconds="300")]
     rows += [row("p/rain.wav", "", role="noise", seconds="301")]
     chosen = event_model.choose(rows, seed=0)
-    assert Counter(label for _, label in chosen) == {"dog": 40, "cat": 12, "": 1}
+    assert Counter(label for _, label in chosen) == {"dog": 40, "cat": 15, "": 1}
     of_source = Counter(path.split("/")[0] for path, label in chosen if label == "dog")
     assert max(of_source.values()) <= 8
     assert event_model.choose(rows, seed=0) == chosen

@@ -34,7 +34,7 @@ from encoders.warm_start import FLOAT_NETWORK, start_from_network
 INPUT = LevelInput(low=0, high=128)
 """All of it: cymbals, insects and hiss live where no music has to be told apart."""
 
-NETWORK = SiameseConfig(dim=256, channels=(16, 32, 64, 128, 256), hidden=384)
+NETWORK = SiameseConfig(dim=256, channels=(24, 48, 96, 192, 384), hidden=512)
 
 
 @dataclasses.dataclass(frozen=True)

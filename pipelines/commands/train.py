@@ -79,12 +79,12 @@ class _Numbers(click.ParamType):
 )  # fmt: skip
 @click.option(
     "--channels", type=_Numbers(), metavar="N,N,…",
-    help="Of the convolutions. [default: 32,48,96,192,384; event 16,32,64,128,256; "
+    help="Of the convolutions. [default: 32,48,96,192,384; event 24,48,96,192,384; "
     "vae 16,32,64,128]",
 )  # fmt: skip
 @click.option(
     "--hidden", type=click.IntRange(min=1), metavar="N",
-    help="Width of the dense layer. [default: 512; event 384]",
+    help="Width of the dense layer. [default: 512]",
 )  # fmt: skip
 @click.option(
     "--loss", type=click.Choice(["nt-xent", "contrastive", "triplet", "triplet-hard"]),
