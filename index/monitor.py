@@ -26,6 +26,7 @@ from index.match import (
     lay,
     look_quickly,
     score_alignments,
+    sharpen,
 )
 from index.schema import Match
 
@@ -242,6 +243,10 @@ class _Listening:
         )
         calibration = identifier.bundle.calibration
         scored = score_alignments(piece, alignments, self._index, calibration, spectrogram)
+        for number, s in enumerate(scored):
+            if s.alignment.detail.is_certain:
+                placed = sharpen(piece, s.alignment, self._index, spectrogram)
+                scored[number] = dataclasses.replace(s, alignment=placed)
         self._follow(scored, origin)
 
     def _follow(self, scored: list[Scored], origin: int) -> None:
