@@ -15,8 +15,8 @@ SAME_SOUND = 0.8
 
 PART_DEVIATIONS, PART_S = 12.0, 0.01
 """What is absent has a part in common with a place, such as an instrument, if their phase
-correlation rises this far above chance, no further from the place named than that (s). Music of
-different packages does in one of some 1,000 pairs, for tones and samples that both use."""
+correlation rises this far above chance, no further from the place named than that (s). Tones and
+samples that strangers use alike may rise as far, but elsewhere."""
 
 
 def judge(query: Query, answer: Answer, references: References) -> Outcome:
