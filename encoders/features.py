@@ -230,7 +230,7 @@ class LogMelStream:
         spectrum = scipy.fft.rfft(frames * _hann(spec.n_fft), axis=1)
         power = spectrum.real**2 + spectrum.imag**2
         mel = power @ mel_filterbank(spec)
-        return 10.0 * np.log10(np.maximum(mel, np.float32(AMIN)))
+        return to_decibels(mel)
 
 
 def log_mel(signal: np.ndarray, spec: FeatureSpec) -> np.ndarray:
@@ -248,6 +248,16 @@ def log_mel(signal: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     """
     stream = LogMelStream(spec)
     return np.concatenate([stream.push(signal), stream.finish()])
+
+
+def to_decibels(power: np.ndarray) -> np.ndarray:
+    """Power in dB, of any shape; of :data:`FLOOR_DB` at least."""
+    return 10.0 * np.log10(np.maximum(power, np.float32(AMIN)))
+
+
+def to_power(decibels: np.ndarray) -> np.ndarray:
+    """What :func:`to_decibels` was given."""
+    return np.power(np.float32(10.0), decibels / np.float32(10.0))
 
 
 def mfcc(frames: np.ndarray, spec: FeatureSpec) -> np.ndarray:

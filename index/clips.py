@@ -13,7 +13,14 @@ import numpy as np
 from encoders.audio import load_audio
 from encoders.bundle import Bundle, load_bundle
 from encoders.errors import AudioError, BundleError
-from encoders.features import SILENCE_DB, cut_windows, log_mel, mfcc_summary
+from encoders.features import (
+    SILENCE_DB,
+    cut_windows,
+    log_mel,
+    mfcc_summary,
+    to_decibels,
+    to_power,
+)
 from index.config import EncoderInfo
 from index.scaling import Scaling
 
@@ -136,8 +143,7 @@ class ClipEncoder:
         """Embed windows that were cut already [shape=(n, window_frames, n_mels)]."""
         embeddings = self.bundle.encode(windows)
         embeddings[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
-        power = (10.0 ** (windows / 10.0)).sum(axis=2).mean(axis=1)
-        levels = 10.0 * np.log10(np.maximum(power, 1e-12))
+        levels = to_decibels(to_power(windows).sum(axis=2).mean(axis=1))
         return ClipWindows(starts, embeddings, mfcc_summary(windows, self.spec), levels)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.clips import Clips
+from encoders.features import to_decibels, to_power
 from index.clips import ClipEncoder
 from index.event_detector import embed_segments
 from index.event_examples import TrainingSet
@@ -143,7 +144,7 @@ def _mix(
         sound = (sound + tilt.astype(np.float32))[: n - first]
         sound += np.float32(gain - _level(sound))
         end = first + len(sound)
-        frames[first:end] = _decibels(_power(frames[first:end]) + _power(sound))
+        frames[first:end] = to_decibels(to_power(frames[first:end]) + to_power(sound))
         truth.append((first, end, label))
     return frames, truth
 
@@ -158,13 +159,5 @@ def _label(segment: Segment, truth: list[tuple[int, int, str]], per_second: floa
     return found
 
 
-def _power(frames: np.ndarray) -> np.ndarray:
-    return np.power(np.float32(10.0), frames / np.float32(10.0))
-
-
-def _decibels(power: np.ndarray) -> np.ndarray:
-    return 10.0 * np.log10(np.maximum(power, 1e-12))
-
-
 def _level(frames: np.ndarray) -> float:
-    return float(_decibels(_power(frames).sum(axis=1).mean()))
+    return float(to_decibels(to_power(frames).sum(axis=1).mean()))

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.ndimage
 import scipy.signal
 
-from encoders.features import FLOOR_DB, FeatureSpec
+from encoders.features import FLOOR_DB, FeatureSpec, to_decibels, to_power
 
 # An onset: the bands that rose most, this share of them, rose by so many dB, above what they do
 # all the time around it (SuperFlux: Böck and Widmer 2013).
@@ -38,8 +38,8 @@ _QUIET_DB = 30.0
 # A segment begins this far into its window, and a longer one is seen in this many at most.
 _LEAD = 0.25
 _MOST_WINDOWS = 2
-# What sounded before it is taken off so many times, as far as that leaves so much of it.
-_TIMES, _LEFT_DB = 2.0, -10.0
+# What sounded before it is taken off so many times, as far as that leaves this share of its power.
+_TIMES, _LEFT = 2.0, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,10 +121,9 @@ def _less(frames: np.ndarray, before: np.ndarray) -> np.ndarray:
     # Spectral subtraction (Boll 1979).
     if len(before) < 2:
         return frames
-    steady = np.power(10.0, np.median(before, axis=0) / 10)
-    power = np.power(10.0, frames / 10)
-    left = np.maximum(power - _TIMES * steady, power * np.power(10.0, _LEFT_DB / 10))
-    return np.maximum(10 * np.log10(left), FLOOR_DB)
+    power = to_power(frames)
+    steady = to_power(np.median(before, axis=0))
+    return to_decibels(np.maximum(power - _TIMES * steady, _LEFT * power))
 
 
 def _rise(frames: np.ndarray) -> np.ndarray:

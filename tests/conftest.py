@@ -6,12 +6,16 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from index.identify import Identifier
 
 # Where every change is tested, neither a slow machine nor the luck of the draw may decide: the same
 # examples each time.
@@ -53,6 +57,24 @@ def demo_catalog(tmp_path_factory: pytest.TempPathFactory, demo_tracks: Path) ->
     )
     run(sorted(music), folder, build_index=True, fingerprint="fingerprint")
     return folder
+
+
+@pytest.fixture(scope="module")
+def identifier(demo_catalog: Path) -> Identifier:
+    """Of that catalog."""
+    from index.identify import Identifier
+
+    return Identifier(demo_catalog)
+
+
+@pytest.fixture(scope="module")
+def signal(demo_tracks: Path) -> np.ndarray:
+    """palace.ogg, which is in that catalog, as encoders hear it [shape=(n_samples,)]; to read."""
+    from encoders.audio import load_audio
+
+    signal = load_audio(demo_tracks / "palace.ogg", SAMPLE_RATE)
+    signal.setflags(write=False)
+    return signal
 
 
 @pytest.fixture(scope="session")

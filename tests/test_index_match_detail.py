@@ -17,16 +17,6 @@ RATE = 16_000
 TRACK = "palace.ogg"
 
 
-@pytest.fixture(scope="module")
-def identifier(demo_catalog: Path) -> Identifier:
-    return Identifier(demo_catalog)
-
-
-@pytest.fixture(scope="module")
-def signal(demo_tracks: Path) -> np.ndarray:
-    return load_audio(demo_tracks / TRACK, RATE)
-
-
 def recording(identifier: Identifier) -> int:
     names = identifier.index.uris()
     return next(i for i, uri in enumerate(names) if uri.endswith(TRACK))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from encoders.audio import load_audio
 from encoders.degrade import add_noise, change_speed, change_tempo, reverberate, shipped_rooms
 from index.identify import Identifier
 from index.match import EDGE, QUICK_FROM, find_alignments, look_quickly
@@ -16,16 +14,6 @@ from index.schema import Match
 
 RATE = 16_000
 TRACK = "palace.ogg"
-
-
-@pytest.fixture(scope="module")
-def identifier(demo_catalog: Path) -> Identifier:
-    return Identifier(demo_catalog)
-
-
-@pytest.fixture(scope="module")
-def signal(demo_tracks: Path) -> np.ndarray:
-    return load_audio(demo_tracks / TRACK, RATE)
 
 
 def cut(signal: np.ndarray, second: float, seconds: float) -> np.ndarray:

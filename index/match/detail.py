@@ -112,6 +112,18 @@ class Spectrogram:
         """How long so many frames take, s."""
         return n_frames * self.spec.hop_length / self.spec.sample_rate
 
+    def places(self, lag: float, speed: float, begin: int, end: int) -> np.ndarray:
+        """Frames of a reference, and parts of them, where some of the signs fall.
+
+        Parameters
+        ----------
+        lag, speed : float
+            As in :class:`~index.match.Alignment`.
+        begin, end : int
+            The first of the signs, and one past the last.
+        """
+        return lag * self.per_step + speed * (self.first + np.arange(begin, end))
+
     def stretch(self, first_step: float, last_step: float) -> tuple[int, int]:
         """Which of the signs lie in query windows: the first, and one past the last."""
         begin = round(first_step * self.per_step) - self.first
@@ -262,7 +274,7 @@ def compare(
     n_heard = int(heard.sum())
     if not n_heard:
         return UNKNOWN
-    place = lag * query.per_step + speed * (query.first + begin + np.arange(end - begin))
+    place = query.places(lag, speed, begin, end)
     near = _WIDE if end - begin <= _SHORT else _NEAR
     held, known = held_near(index, recording, np.round(place).astype(int), near)
     known &= heard
