@@ -69,18 +69,20 @@ class Collection:
             copy, n = start // len(self.vectors), min(len(self.vectors), n_windows - start)
             for at in range(0, n, _CHUNK):
                 mine = recordings[at : min(at + _CHUNK, n)]
-                vectors = self.reflect(self.vectors[at : at + len(mine)], copy, mine)
+                vectors = self.reflect(self.vectors[at : at + len(mine)], copy)
                 yield vectors, copy * len(self.n_windows) + mine
 
-    def reflect(self, vectors: np.ndarray, copy: int, recordings: np.ndarray) -> np.ndarray:
-        """Vectors as they are in a copy of their recordings."""
+    def reflect(self, vectors: np.ndarray, copy: int) -> np.ndarray:
+        """Vectors as they are in a copy of the collection.
+
+        All of its recordings are reflected in the same axes: what is alike stays so, and recordings
+        that were each reflected in others would lie less close together than real ones.
+        """
         if copy == 0:
             return vectors
-        signs = np.random.default_rng(copy).choice(
-            np.array([-1, 1], np.float32), (len(self.n_windows), vectors.shape[1])
-        )
-        signs[:, 0] = 1
-        return ((vectors @ self.axes) * signs[recordings]) @ self.axes.T
+        signs = np.random.default_rng(copy).choice(np.array([-1, 1], np.float32), vectors.shape[1])
+        signs[0] = 1
+        return ((vectors @ self.axes) * signs) @ self.axes.T
 
     def spread(self, clips: Sequence[Clip], n_windows: int) -> list[Clip]:
         """Clips of this collection's recordings, each for some copy."""
@@ -89,7 +91,7 @@ class Collection:
         for clip in clips:
             if clip.recording < len(self.n_windows):
                 copy, r = int(rng.integers(max(1, whole))), clip.recording
-                queries = self.reflect(clip.queries, copy, np.full(len(clip.queries), r))
+                queries = self.reflect(clip.queries, copy)
                 moved.append(Clip(queries, copy * len(self.n_windows) + r))
         return moved
 

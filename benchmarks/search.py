@@ -1,11 +1,11 @@
 """How the index scales: time, memory and recall of search in 0.1, 1 and 10 million windows.
 
 Takes a catalog of real audio, and clips cut from it with noise added. Where more windows are
-wanted than it holds, they are made of its own: every further copy of a recording is reflected in
-half of the principal axes of all fingerprints, chosen at random, and so are the clips that belong
-to it. Reflections change no similarity within a recording or between it and its clips, nor the
-second moments of the whole, but one copy is not found for another. The first table shows how true
-that is: real windows beside as many that are made from a quarter of them.
+wanted than it holds, they are made of its own: every further copy of all of them is reflected in
+half of their principal axes, chosen at random, and so are the clips that belong to it. Reflections
+change no similarity within a copy or between it and its clips, nor the second moments of the
+whole, but one copy is not found for another. The first table shows how true that is: real windows
+beside as many that are made from a quarter of them.
 
 Search is measured in one thread on one core; index and row store are memory-mapped. The floor is
 the time that reading takes at the memory's full speed: of the centroids, of the lists that are

@@ -20,7 +20,7 @@ from encoders.errors import CatalogError, EarmarkError
 from encoders.features import SILENCE_DB
 from index import policy
 from index.catalog import Catalog
-from index.centroids import find_centroids
+from index.centroids import find_centroids, quick_assignment
 from index.generation import (
     TRAINED,
     GenerationInfo,
@@ -196,12 +196,13 @@ def add_rows(
     index: Any, vectors: np.ndarray, rows: np.ndarray, progress: Progress | None = None
 ) -> None:
     """Add rows of a row store to a trained index in memory, under their numbers."""
-    for start in range(0, len(rows), _CHUNK):
-        chosen, fingerprints = sounding(vectors, rows[start : start + _CHUNK])
-        if len(chosen):
-            index.add_with_ids(fingerprints, chosen)
-        if progress:
-            progress("Indexing windows", min(start + _CHUNK, len(rows)), len(rows))
+    with quick_assignment(index):
+        for start in range(0, len(rows), _CHUNK):
+            chosen, fingerprints = sounding(vectors, rows[start : start + _CHUNK])
+            if len(chosen):
+                index.add_with_ids(fingerprints, chosen)
+            if progress:
+                progress("Indexing windows", min(start + _CHUNK, len(rows)), len(rows))
 
 
 def write_segment(folder: Path, name: str, index: Any, end_row: int) -> Segment:
