@@ -158,13 +158,18 @@ def test_a_long_clip_at_another_speed_is_found(index: FingerprintIndex) -> None:
         assert reference_s == pytest.approx(3.0 + 1.05 * query_s, abs=0.3)
 
 
-def test_all_repeats_are_found(index: FingerprintIndex, calibration: Calibration) -> None:
+@settings(max_examples=20, deadline=None)
+@given(place=st.floats(0, 1), seconds=st.floats(3, 7))
+def test_all_repeats_are_found(
+    index: FingerprintIndex, calibration: Calibration, place: float, seconds: float
+) -> None:
     # Ten seconds, three times over; 20 windows each.
-    query = query_of(Sound(LOOPED, 10.5), 3.2, 5)
+    start = place * (10 - seconds)
+    query = query_of(Sound(LOOPED, 10.5), start, seconds)
     found = [s for s in scored(query, index, calibration) if s.score >= calibration.threshold]
     assert {index.uri(s.alignment.recording) for s in found} == {"loop"}
     starts = sorted(s.alignment.lag * STEP_S for s in found)
-    assert starts == pytest.approx([3.2, 13.2, 23.2], abs=0.1)
+    assert starts == pytest.approx([start, start + 10, start + 20], abs=0.1)
 
 
 def test_the_same_sound_indexed_twice_is_no_rival(
