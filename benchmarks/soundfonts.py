@@ -13,7 +13,7 @@ import hashlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ _KEYS, _LOUD, _SOFT = (40, 52, 64, 76), 120, 64
 # orchestra's and sound effects, whose keys mean something else.
 _DRUMS, _KITS = 128, (0, 8, 16, 24, 25, 32, 40)
 _LEAST_PEAK = 1e-3
+DRUM_CHANNEL = 9
 
 
 def read_kinds() -> dict[tuple[str, int], str]:
@@ -50,10 +51,10 @@ def read_kinds() -> dict[tuple[str, int], str]:
         }
 
 
-def fetch(folder: Path) -> dict[str, list[Path]]:
+def fetch(folder: Path, packages: Sequence[str] = PACKAGES) -> dict[str, list[Path]]:
     """The SoundFonts of each package, and its copyright file."""
     fonts = {}
-    for package in PACKAGES:
+    for package in packages:
         home = folder / package
         if not home.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -71,9 +72,11 @@ class Player:
     Parameters
     ----------
     font : Path
+    rings_s : float
+        How long a note is listened to after its key is up, s.
     """
 
-    def __init__(self, font: Path) -> None:
+    def __init__(self, font: Path, rings_s: float = _RINGS_S) -> None:
         try:
             import fluidsynth
         except ImportError as error:
@@ -85,6 +88,7 @@ class Player:
         self._synth.setting("synth.reverb.active", 0)
         self._synth.setting("synth.chorus.active", 0)
         self._font = self._synth.sfload(str(font))
+        self._rings = round(rings_s * RATE)
 
     def presets(self) -> Iterator[tuple[int, int]]:
         """Bank and number of each preset that is wanted."""
@@ -93,14 +97,17 @@ class Player:
                 if self._synth.sfpreset_name(self._font, bank, number) is not None:
                     yield bank, number
 
-    def play(self, bank: int, number: int, key: int, velocity: int) -> np.ndarray:
+    def play(
+        self, bank: int, number: int, key: int, velocity: int, channel: int | None = None
+    ) -> np.ndarray:
         """One note, mono, without the silence after it [shape=(n,), dtype=float32]."""
-        channel = 9 if bank == _DRUMS else 0
+        if channel is None:
+            channel = DRUM_CHANNEL if bank == _DRUMS else 0
         self._synth.program_select(channel, self._font, bank, number)
         self._synth.noteon(channel, key, velocity)
         held = self._synth.get_samples(round(_HELD_S * RATE))
         self._synth.noteoff(channel, key)
-        rings = self._synth.get_samples(round(_RINGS_S * RATE))
+        rings = self._synth.get_samples(self._rings)
         self._synth.system_reset()
         both = np.concatenate([held, rings]).reshape(-1, 2) / np.float32(32768)
         mono: np.ndarray = both.mean(axis=1).astype(np.float32)
@@ -131,6 +138,12 @@ def notes(
             yield label, f"{bank}-{number}-{key}-{velocity}", sound
 
 
+def check_neighbours(corpus: Path, out: Path) -> None:
+    """Refuse to write anywhere but beside the corpus: its paths are relative."""
+    if out.parent.resolve() != corpus.parent.resolve() or out.resolve() == corpus.resolve():
+        raise click.BadParameter("must be another file in the folder of --corpus")
+
+
 @click.command(help=__doc__)
 @click.option("--corpus", required=True, metavar="CSV",
               type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -139,8 +152,7 @@ def notes(
               type=click.Path(dir_okay=False, path_type=Path),
               help="The same and what is added; in the same folder.")  # fmt: skip
 def main(corpus: Path, out: Path) -> None:
-    if out.parent.resolve() != corpus.parent.resolve() or out.resolve() == corpus.resolve():
-        raise click.BadParameter("must be another file in the folder of --corpus")
+    check_neighbours(corpus, out)
     home = corpus.parent / FOLDER
     home.mkdir(exist_ok=True)
     rows, counts, seen = [], Counter[str](), set[bytes]()

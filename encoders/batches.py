@@ -159,14 +159,17 @@ def change_tempo(frames: np.ndarray, tempo: float) -> np.ndarray:
     return frames[left] * (1 - share) + frames[left + 1] * share
 
 
-def mask_levels(levels: np.ndarray, rng: np.random.Generator) -> None:
+def mask_levels(levels: np.ndarray, rng: np.random.Generator, axis: int | None = None) -> None:
     """Hide, in place, up to a quarter of the bands or of the frames (SpecAugment, 2019).
 
     Parameters
     ----------
     levels : np.ndarray [shape=(window_frames, n_bands)]
+    axis : int, optional
+        0 hides frames, 1 bands. [default: one of them at random]
     """
-    axis = int(rng.integers(2))
+    if axis is None:
+        axis = int(rng.integers(2))
     n = levels.shape[axis]
     width = int(rng.integers(1, max(2, n // 4 + 1)))
     start = int(rng.integers(n - width + 1))

@@ -180,7 +180,8 @@ class Bundle:
     ----------
     name : str
     kind : str
-        ``"siamese"`` (unit vectors, compared by inner product) or ``"vae"`` (posterior means).
+        ``"siamese"`` (unit vectors, compared by inner product), ``"vae"`` (posterior means) or
+        ``"detector"`` (:class:`encoders.detector.Detector`).
     sha256 : str
         Hash of everything that shapes its vectors. Outputs carry it; vectors of different bundles
         are never compared.
@@ -221,7 +222,7 @@ class Bundle:
             if _file_hash(folder / file) != digest:
                 raise BundleError(f"{folder / file} is damaged: its hash is not the one recorded")
         self._network = Network(folder / f"{precision}.tflite")
-        if self._network.output_shape[0] < self.dim:
+        if self._network.output_shape[-1] < self.dim:
             raise BundleError(f"{folder} promises {self.dim} dimensions and gives fewer")
 
     def encode(self, windows: np.ndarray) -> np.ndarray:
@@ -236,14 +237,24 @@ class Bundle:
         -------
         embeddings : np.ndarray [shape=(n, dim), dtype=float32]
         """
+        # An autoencoder's log-variances come after its means.
+        embeddings = self.run(windows)[:, : self.dim]
+        return unit_vectors(embeddings) if self.kind == "siamese" else embeddings
+
+    def run(self, windows: np.ndarray) -> np.ndarray:
+        """What the network itself says of windows [shape=(n, ...), dtype=float32].
+
+        Parameters
+        ----------
+        windows : np.ndarray [shape=(n, window_frames, n_mels)]
+            Log-mel, dB, made by :attr:`spec`.
+        """
         expected = (self.spec.window_frames, self.spec.n_mels)
         if windows.shape[1:] != expected:
             raise BundleError(
                 f"{self.name} was trained on windows of {expected}, got {windows.shape[1:]}"
             )
-        # An autoencoder's log-variances come after its means.
-        embeddings = self._network(self.inputs(windows))[:, : self.dim]
-        return unit_vectors(embeddings) if self.kind == "siamese" else embeddings
+        return self._network(self.inputs(windows))
 
     def same(self, a: np.ndarray, b: np.ndarray, strict: bool = False) -> np.ndarray:
         """Whether two windows are the same sound, for many pairs at once.
@@ -313,17 +324,22 @@ def write_meta(folder: Path, meta: dict[str, Any]) -> None:
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Store a new calibration in a bundle; its hash, and so the catalogs made with it, stay."""
-    _replace_meta(folder, _read_meta(folder) | {"calibration": dataclasses.asdict(calibration)})
+    update_meta(folder, calibration=dataclasses.asdict(calibration))
 
 
 def write_decision(folder: Path, decision: Decision) -> None:
     """Store when two fingerprints are of the same sound; the bundle's hash stays."""
-    _replace_meta(folder, _read_meta(folder) | {"decision": dataclasses.asdict(decision)})
+    update_meta(folder, decision=dataclasses.asdict(decision))
 
 
 def write_likeness(folder: Path, likeness: Likeness) -> None:
     """Store when two sounds are of the same kind; the bundle's hash stays."""
-    _replace_meta(folder, _read_meta(folder) | {"likeness": dataclasses.asdict(likeness)})
+    update_meta(folder, likeness=dataclasses.asdict(likeness))
+
+
+def update_meta(folder: Path, **fields: Any) -> None:
+    """Store fields that do not shape what the networks give; the bundle's hash stays."""
+    _replace_meta(folder, _read_meta(folder) | fields)
 
 
 def _replace_meta(folder: Path, content: dict[str, Any]) -> None:

@@ -30,9 +30,12 @@ class Cost:
 
 
 def count_cost(model: Any) -> Cost:
-    """Count a Keras model of convolutions (also transposed or depthwise) and dense layers."""
+    """Count a Keras model of convolutions (also transposed or depthwise), dense ones and models."""
     total = 0
     for layer in model.layers:
+        if hasattr(layer, "layers"):
+            total += count_cost(layer).multiply_adds
+            continue
         # Every weight of a kernel is multiplied once at each place that it is moved to: places of
         # the output, but of the input where a transposed convolution spreads it out.
         transposed = "Transpose" in type(layer).__name__

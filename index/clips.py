@@ -84,33 +84,8 @@ class ClipEncoder:
         self.spec = self.bundle.spec
 
     def load(self, clip: Source, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
-        """Decode a clip, or a stretch of it.
-
-        Returns
-        -------
-        signal : np.ndarray [shape=(n,), dtype=float32]
-            At ``spec.sample_rate``.
-
-        Raises
-        ------
-        AudioError
-            If it gives no audio, or the stretch is not in it or too short.
-        """
-        signal = load_audio(clip, self.spec.sample_rate)
-        seconds = len(signal) / self.spec.sample_rate
-        end_s = seconds if end_s is None else end_s
-        if start_s < 0 or end_s > seconds + 0.05 or start_s >= end_s:
-            raise AudioError(
-                "open", f"no stretch from {start_s:g} to {end_s:.2f} s in {seconds:.2f} s of sound"
-            )
-        first, last = (round(t * self.spec.sample_rate) for t in (start_s, end_s))
-        stretch = signal[first:last]
-        if len(stretch) < round(MIN_SECONDS * self.spec.sample_rate):
-            raise AudioError(
-                "open", f"{len(stretch) / self.spec.sample_rate:.2f} s of sound is too short: "
-                f"give at least {MIN_SECONDS:g} s"
-            )  # fmt: skip
-        return stretch
+        """A clip, or a stretch of it, at ``spec.sample_rate``: see :func:`load_stretch`."""
+        return load_stretch(clip, self.spec.sample_rate, start_s, end_s)
 
     def windows(self, signal: np.ndarray, hop_s: float) -> ClipWindows:
         """Embed the windows of a signal.
@@ -145,6 +120,38 @@ class ClipEncoder:
         embeddings[windows.max(axis=(1, 2)) < SILENCE_DB] = 0.0
         levels = to_decibels(to_power(windows).sum(axis=2).mean(axis=1))
         return ClipWindows(starts, embeddings, mfcc_summary(windows, self.spec), levels)
+
+
+def load_stretch(
+    clip: Source, sample_rate: int, start_s: float = 0.0, end_s: float | None = None
+) -> np.ndarray:
+    """Decode a clip, or a stretch of it.
+
+    Returns
+    -------
+    signal : np.ndarray [shape=(n,), dtype=float32]
+        At ``sample_rate``.
+
+    Raises
+    ------
+    AudioError
+        If it gives no audio, or the stretch is not in it or too short.
+    """
+    signal = load_audio(clip, sample_rate)
+    seconds = len(signal) / sample_rate
+    end_s = seconds if end_s is None else end_s
+    if start_s < 0 or end_s > seconds + 0.05 or start_s >= end_s:
+        raise AudioError(
+            "open", f"no stretch from {start_s:g} to {end_s:.2f} s in {seconds:.2f} s of sound"
+        )
+    first, last = (round(t * sample_rate) for t in (start_s, end_s))
+    stretch = signal[first:last]
+    if len(stretch) < round(MIN_SECONDS * sample_rate):
+        raise AudioError(
+            "open", f"{len(stretch) / sample_rate:.2f} s of sound is too short: "
+            f"give at least {MIN_SECONDS:g} s"
+        )  # fmt: skip
+    return stretch
 
 
 def content_id(clip: Source) -> str | None:

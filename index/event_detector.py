@@ -1,44 +1,19 @@
-"""Sound events of a clip that is in no catalog: exact onsets and offsets.
-
-The clip is cut where something begins to sound, each of these segments is embedded on its own and
-gets one score for each class, and smoothed frames make events of them. Boxes with a score tell
-more than frames alone (Ebbers et al., "Sound event bounding boxes", 2024).
-"""
+"""Sound events of clips, with exact onsets and offsets: what every detector of them does."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 
-from encoders.features import FLOOR_DB, FeatureSpec, cut_windows, log_mel
-from index.clips import ClipEncoder, Source, content_id
-from index.event_model import EventModel
+from encoders.detector import Detector, condition
+from encoders.errors import EarmarkError
+from encoders.features import FeatureSpec, log_mel
+from index.clips import Source, content_id, load_stretch
 from index.event_regions import RegionOptions, find_regions
-from index.event_segments import Segment, find_segments, segment_windows
-from index.scaling import Scaling
 from index.schema import Event
-
-HOP_S = 0.125
-"""Between windows, s: a quarter of the step that is stored."""
-
-CLIP = RegionOptions(median_s=0.0, low=0.5, gap_s=0.1, min_s=0.03)
-"""How scores of a clip's frames become events."""
-
-# A spectrum begins to rise as soon as its frame reaches a sound: where the sound itself begins
-# and ends, in frames.
-_ONSET, _OFFSET = 0.75, 1.5
-
-# What is this far below a sound beside it cannot be told from a window with both.
-_DROWNED_DB = 10.0
-
-# A window speaks for so much on either side of its middle.
-_REACH_S = 0.25
-
-_SEGMENTS_PER_BATCH = 128
-_WINDOWS_PER_BATCH = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,73 +43,96 @@ class Detection:
     seconds: float
 
 
-class EventDetector:
-    """Finds the sound events that a model knows.
-
-    >>> detector = EventDetector(EventModel.load(folder))
-    >>> for event in detector.detect("walk.flac").events:
-    ...     print(event.label, event.onset_s, event.offset_s, event.score)
+class EventDetector(abc.ABC):
+    """Finds sound events in clips.
 
     Parameters
     ----------
-    model : EventModel
-    bundle : str or Path, optional
-        Folder of its encoder, when it is not one of those that come with earmark.
-    hop_s : float
-        Between windows, s.
+    names : list of str
+        The classes.
+    thresholds : np.ndarray [shape=(n_classes,)]
+        Score from which each is reported.
+    spec : FeatureSpec
 
-    Raises
-    ------
-    EarmarkError
-        If the encoder at hand is another one than that of the model, or has other features.
+    Attributes
+    ----------
+    options : RegionOptions
+        How scores of frames become events, unless :meth:`detect` is told otherwise.
+    onset_frames, offset_frames : float
+        How far into the first frame of an event it begins, and into the last one it ends.
     """
 
-    def __init__(
-        self, model: EventModel, bundle: str | Path | None = None, hop_s: float = HOP_S
-    ) -> None:
-        self.model = model
-        self.encoder = ClipEncoder(model.encoder, bundle)
-        self.spec: FeatureSpec = self.encoder.spec
-        model.check(model.column, model.encoder, self.spec)
-        self.hop_frames = max(1, round(hop_s * self.spec.sample_rate / self.spec.hop_length))
-        self.frame_s = self.spec.hop_length / self.spec.sample_rate
+    options: RegionOptions
+    onset_frames: float
+    offset_frames: float
+
+    def __init__(self, names: list[str], thresholds: np.ndarray, spec: FeatureSpec) -> None:
+        self.names, self.thresholds, self.spec = names, thresholds, spec
+        self.frame_s = spec.hop_length / spec.sample_rate
+
+    @abc.abstractmethod
+    def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
+        """Scores of the frames of a clip.
+
+        Parameters
+        ----------
+        frames : np.ndarray [shape=(n_frames, n_mels)]
+            Log-mel, dB.
+        every_class : bool
+            Those of classes as well that another is likelier than, for who looks at all
+            thresholds.
+
+        Returns
+        -------
+        scores : np.ndarray [shape=(n_frames, n_classes)]
+            0 to 1.
+        """
 
     def detect(
         self,
         clip: Source,
         min_score: float | None = None,
-        options: RegionOptions = CLIP,
+        options: RegionOptions | None = None,
         name: str | None = None,
+        classes: list[str] | None = None,
     ) -> Detection:
         """Find events in a clip.
+
+        >>> for event in detector.detect("walk.flac").events:
+        ...     print(event.label, event.onset_s, event.offset_s, event.score)
 
         Parameters
         ----------
         clip : path, bytes or open file
         min_score : float, optional
             [default: the threshold of each class]
-        options : RegionOptions
+        options : RegionOptions, optional
         name : str, optional
             What the events call the clip. [default: the path]
+        classes : list of str, optional
+            Only these. [default: all]
 
         Raises
         ------
         AudioError
             If it gives no audio.
+        EarmarkError
+            If a class is not known.
         """
         if name is None:
             name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
-        signal = self.encoder.load(clip)
+        wanted = self.check_names(classes or self.names)
+        signal = load_stretch(clip, self.spec.sample_rate)
         seconds = len(signal) / self.spec.sample_rate
         frames = log_mel(signal, self.spec)[: 1 + len(signal) // self.spec.hop_length]
         scores = self.frame_scores(frames)
-        thresholds = self.model.thresholds
+        thresholds = self.thresholds
         if min_score is not None:
             thresholds = np.full(len(thresholds), min_score)
         found = []
-        by_class = find_regions(scores, thresholds, self.frame_s, options)
-        for label, regions in zip(self.model.names, by_class, strict=True):
-            for region in regions:
+        by_class = find_regions(scores, thresholds, self.frame_s, options or self.options)
+        for label, regions in zip(self.names, by_class, strict=True):
+            for region in regions if label in wanted else ():
                 onset, offset = self.span(region.first, region.last, seconds)
                 found.append((round(region.score, 4), round(onset, 3), round(offset, 3), label))
         found.sort(key=lambda event: (-event[0], *event[1:]))
@@ -144,97 +142,57 @@ class EventDetector:
             for rank, (score, onset, offset, label) in enumerate(found, 1)
         ]
         times = np.arange(len(scores)) * self.frame_s
-        return Detection(events, self.model.names, times, scores, frames, seconds)
+        return Detection(events, self.names, times, scores, frames, seconds)
+
+    def check_names(self, names: list[str]) -> list[str]:
+        """The names, if all of them are known.
+
+        Raises
+        ------
+        EarmarkError
+            If one is not.
+        """
+        if unknown := [name for name in names if name not in self.names]:
+            raise EarmarkError(
+                f"the model knows no {unknown[0]!r}, only {', '.join(self.names)}: teach it with "
+                "'earmark events learn'"
+            )
+        return names
 
     def span(self, first: int, last: int, seconds: float) -> tuple[float, float]:
         """Onset and offset of a run of frames, s."""
-        onset = (first + _ONSET) * self.frame_s if first else 0.0
-        return min(onset, seconds), min((last + _OFFSET) * self.frame_s, seconds)
-
-    def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
-        """Scores of the frames of a clip [shape=(n_frames, n_classes)].
-
-        Those of the likest class of each segment, all through it.
-
-        Parameters
-        ----------
-        frames : np.ndarray [shape=(n_frames, n_mels)]
-            Log-mel, dB.
-        every_class : bool
-            Those of the other classes as well, for who looks at all thresholds.
-        """
-        scores = np.zeros((len(frames), len(self.model.classes)))
-        segments = find_segments(frames, self.spec)
-        for segment, values in zip(segments, self.segment_scores(frames, segments), strict=True):
-            told = slice(None) if every_class else int(np.argmax(values))
-            inside = scores[segment.first : segment.end, told]
-            np.maximum(inside, values[told], out=inside)
-        return scores
-
-    def segment_scores(self, frames: np.ndarray, segments: list[Segment]) -> np.ndarray:
-        """Scores of segments [shape=(n_segments, n_classes)].
-
-        Of the segments alone, if the model has learned from such; else the best of the windows
-        around each, unless a louder sound is in them.
-        """
-        if self.model.segments:
-            rows = embed_segments(frames, segments, self.encoder, self.model.scaling)
-            return self.model.scores(self.model.scaling(rows))
-        loudness = frames.max(axis=1)
-        windows = self.window_scores(frames)
-        reach, half = round(_REACH_S / self.frame_s), self.spec.window_frames // 2
-        scores = np.zeros((len(segments), windows.shape[1]), np.float32)
-        for values, s in zip(scores, segments, strict=True):
-            near = loudness[max(0, s.first - half) : s.end + half].max()
-            if loudness[s.first : s.end].max() >= near - _DROWNED_DB:
-                first = max(0, s.first - reach) // self.hop_frames
-                values[:] = windows[first : (s.end + reach) // self.hop_frames + 1].max(axis=0)
-        return scores
-
-    def window_scores(self, frames: np.ndarray) -> np.ndarray:
-        """Scores of the windows around every step of a clip [shape=(n_steps, n_classes)].
-
-        Parameters
-        ----------
-        frames : np.ndarray [shape=(n_frames, n_mels)]
-            Log-mel, dB. Before and after it is silence.
-        """
-        half = self.spec.window_frames // 2
-        padded = np.pad(frames, ((half, half), (0, 0)), constant_values=FLOOR_DB)
-        windows = cut_windows(padded, self.spec, self.hop_frames)
-        scores = []
-        for start in range(0, len(windows), _WINDOWS_PER_BATCH):
-            batch = windows[start : start + _WINDOWS_PER_BATCH]
-            rows = self.encoder.embed(batch, np.zeros(len(batch))).rows(self.model.scaling)
-            scores.append(self.model.scores(self.model.scaling(rows)))
-        return np.concatenate(scores)
+        onset = (first + self.onset_frames) * self.frame_s if first else 0.0
+        return min(onset, seconds), min((last + self.offset_frames) * self.frame_s, seconds)
 
 
-def embed_segments(
-    frames: np.ndarray, segments: list[Segment], encoder: ClipEncoder, scaling: Scaling
-) -> np.ndarray:
-    """Embed segments without what sounds beside them.
+class NetworkDetector(EventDetector):
+    """Finds the sound events that a detector network knows.
 
     Parameters
     ----------
-    frames : np.ndarray [shape=(n_frames, n_mels)]
-    segments : list of Segment
-    encoder : ClipEncoder
-    scaling : Scaling
-        That the rows are for.
+    network : Detector
+    classes : list of str, optional
+        Only these: what the network takes for another class may then be one of them.
+        [default: all that it knows]
 
-    Returns
-    -------
-    rows : np.ndarray [shape=(n_segments, scaling.width), dtype=float32]
-        Means over the windows of each; an embedding of zeros where it is silent.
+    Raises
+    ------
+    EarmarkError
+        If it does not know one of them.
     """
-    means = np.zeros((len(segments), scaling.width), np.float32)
-    for start in range(0, len(segments), _SEGMENTS_PER_BATCH):
-        batch = slice(start, start + _SEGMENTS_PER_BATCH)
-        cut = [segment_windows(frames, segment, encoder.spec) for segment in segments[batch]]
-        counts = np.array([len(c) for c in cut])
-        windows = np.concatenate(cut)
-        rows = encoder.embed(windows, np.zeros(len(windows))).rows(scaling)
-        totals = np.add.reduceat(rows, np.cumsum(counts) - counts)
-        means[batch] = totals / counts[:, None]
-    return means
+
+    options = RegionOptions(median_s=0.19, low=0.3, gap_s=0.1, min_s=0.06)
+    onset_frames, offset_frames = 1.0, 0.0
+
+    def __init__(self, network: Detector, classes: list[str] | None = None) -> None:
+        known = network.classes
+        super().__init__(known, np.full(len(known), network.threshold), network.spec)
+        self.network = network
+        if classes:
+            self.names = self.check_names(classes)
+            self.thresholds = self.thresholds[: len(classes)]
+        self._chosen = [known.index(name) for name in self.names]
+
+    def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
+        """Those that the network gives; its classes are independent of each other."""
+        return condition(self.network.scores(frames), self._chosen)

@@ -13,19 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.clips import Clips
-from encoders.features import to_decibels, to_power
+from encoders.mixtures import LONGEST_S, add_frames, mean_level, stretch_of, trimmed
 from index.clips import ClipEncoder
-from index.event_detector import embed_segments
 from index.event_examples import TrainingSet
+from index.event_segment_detector import embed_segments
 from index.event_segments import Segment, find_segments
 from index.scaling import Scaling
 
 _SECONDS = 10.0
 _MOST_EVENTS = 5
 _SNR_DB = (0.0, 20.0)
-_LONGEST_S = 5.0
-# Of a sound, what is further below its loudest moment than this, at either end, is silence.
-_TRIM_DB = 40.0
 # A tilt of the spectrum, dB at its ends, for other microphones.
 _TILT_DB = 4.0
 # So often it is a sound of none of the classes.
@@ -123,11 +120,8 @@ def _mix(
 ) -> tuple[np.ndarray, list[tuple[int, int, str]]]:  # fmt: skip
     # Frames, and first frame, end and label of what was put in.
     n = round(_SECONDS * per_second)
-    frames = ambience.frames[int(rng.integers(len(ambience)))].astype(np.float32)
-    frames = np.concatenate([frames] * -(-n // len(frames)))
-    start = int(rng.integers(len(frames) - n + 1))
-    frames = frames[start : start + n].copy()
-    below = _level(frames)
+    frames = stretch_of(ambience.frames[int(rng.integers(len(ambience)))], n, rng)
+    below = mean_level(frames)
     truth = []
     labels = sorted(label for label, members in fold.items() if label and members)
     for _ in range(int(rng.integers(1, _MOST_EVENTS + 1))):
@@ -135,16 +129,14 @@ def _mix(
         label = "" if stranger else labels[int(rng.integers(len(labels)))]
         members = fold[label]
         sound = sounds.frames[members[int(rng.integers(len(members)))]].astype(np.float32)
-        loudness = sound.max(axis=1)
-        loud = np.flatnonzero(loudness >= loudness.max() - _TRIM_DB)
-        sound = sound[loud[0] : loud[-1] + 1][: round(_LONGEST_S * per_second)]
+        sound = trimmed(sound, round(LONGEST_S * per_second))
         tilt = rng.uniform(-_TILT_DB, _TILT_DB) * np.linspace(-1, 1, sound.shape[1])
         gain = below + rng.uniform(*_SNR_DB)
         first = int(rng.integers(n - round(per_second)))
         sound = (sound + tilt.astype(np.float32))[: n - first]
-        sound += np.float32(gain - _level(sound))
+        sound += np.float32(gain - mean_level(sound))
         end = first + len(sound)
-        frames[first:end] = to_decibels(to_power(frames[first:end]) + to_power(sound))
+        frames[first:end] = add_frames(frames[first:end], sound)
         truth.append((first, end, label))
     return frames, truth
 
@@ -157,7 +149,3 @@ def _label(segment: Segment, truth: list[tuple[int, int, str]], per_second: floa
         if abs(segment.first - first) <= _NEAR_S * per_second and share > best:
             best, found = share, label
     return found
-
-
-def _level(frames: np.ndarray) -> float:
-    return float(to_decibels(to_power(frames).sum(axis=1).mean()))

@@ -16,7 +16,16 @@ WITH_BENCHMARKS = [*SOURCES, *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
 TRAINING_ROOMS = tuple(
     f"encoders/{room}"
-    for room in ("siamese", "losses", "vae", "training", "recipes", "export", "warm_start")
+    for room in (
+        "siamese",
+        "detector_network",
+        "losses",
+        "vae",
+        "training",
+        "recipes",
+        "export",
+        "warm_start",
+    )
 )
 ROOMS = {
     "apache_beam": ("pipelines/",),

@@ -15,9 +15,9 @@ from encoders.errors import EarmarkError
 from encoders.features import FLOOR_DB, FeatureSpec, log_mel
 from index.clips import ClipEncoder
 from index.config import EncoderInfo
-from index.event_detector import CLIP, EventDetector
 from index.event_mixtures import mixture_set
 from index.event_regions import find_regions
+from index.event_segment_detector import SegmentDetector
 from index.event_segments import Segment, find_segments, segment_windows
 from index.event_training import fit_events
 from index.scaling import Scaling
@@ -92,7 +92,7 @@ def test_the_truth_passes_the_metrics_unharmed() -> None:
         scores = np.zeros((320, 2))
         for onset, offset, label in events:
             scores[round(onset / step) : round(offset / step) + 1, CLASSES.index(label)] = 0.9
-        regions = find_regions(scores, np.array([0.5, 0.5]), step, CLIP)
+        regions = find_regions(scores, np.array([0.5, 0.5]), step, SegmentDetector.options)
         found[name] = [
             (r.first * step, r.last * step, label)
             for label, mine in zip(CLASSES, regions, strict=True)
@@ -122,7 +122,7 @@ def test_a_model_of_mixtures_knows_what_was_put_in(drums: np.ndarray) -> None:
     again = mixture_set(sounds, ambience, list(kinds), encoder, scaling, 30)
     assert np.array_equal(data.vectors, again.vectors)
     model = fit_events(data, SPEC, "event", info, scaling)
-    detector = EventDetector(model)
+    detector = SegmentDetector(model)
     frames = log_mel(drums, SPEC)
     scores = detector.frame_scores(frames)
     step = SPEC.hop_length / SPEC.sample_rate

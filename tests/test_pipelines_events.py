@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,28 @@ def test_find_lists_events_of_one_kind(
         assert 0.3 <= line["score"] <= 1
     right = sum(hits([line], archive.truth[Path(line["reference"]).name]) for line in lines)
     assert right > 0.6 * len(lines)
+
+
+def test_the_detector_that_ships_needs_no_catalog(
+    capsys: pytest.CaptureFixture[str], archive: Archive, tmp_path: Path
+) -> None:
+    clip = archive.recordings / "evening-5.wav"
+    code, out, _ = events(capsys, "detect", clip, "--format", "jsonl", "--classes", "kick,snare")
+    lines = json_lines(out)
+    assert code == 0
+    assert [list(line) for line in lines] == [KEYS] * len(lines)
+    assert {line["label"] for line in lines} <= {"kick", "snare"}
+    truth = [e for e in archive.truth["evening-5.wav"] if e[2] in ("kick", "snare")]
+    assert hits(lines, truth) >= 0.6 * len(lines)
+    assert len(lines) >= 0.4 * len(truth)
+    # A catalog that has learned nothing asks it too.
+    bare = tmp_path / "bare"
+    shutil.copytree(archive.catalog, bare, ignore=shutil.ignore_patterns("events"))
+    ask = ("--format", "jsonl", "--classes", "kick,snare")
+    assert events(capsys, "detect", bare, clip, *ask)[1] == out
+    code, _, told = events(capsys, "detect", clip, "--classes", "dragon")
+    assert code == 2
+    assert "knows no 'dragon', only " in told
 
 
 def test_detect_gives_exact_times_in_a_clip(

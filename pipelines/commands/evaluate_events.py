@@ -26,6 +26,10 @@ from pipelines.commands.output import print_table
     "--encoder", "event", default="event", show_default=True, metavar="BUNDLE",
     help="Event encoder to measure: the name of a shipped bundle, or a folder.",
 )  # fmt: skip
+@click.option(
+    "--detector", default="detector", show_default=True, metavar="BUNDLE",
+    help="Detector to measure: the name of a shipped bundle, or a folder.",
+)  # fmt: skip
 @click.option("--fingerprint", default="fingerprint", show_default=True, metavar="BUNDLE")
 @click.option("--vae", default="vae", show_default=True, metavar="BUNDLE")
 @click.option(
@@ -51,6 +55,7 @@ def events(
     corpus: Path,
     out: Path,
     event: str,
+    detector: str,
     fingerprint: str,
     vae: str,
     precision: str,
@@ -89,7 +94,7 @@ def events(
         raise click.BadParameter(
             f"{unknown[0]!r} is none of {', '.join(PARTS)}", param_hint="--parts"
         )
-    bundles = Bundles(event, fingerprint, vae, precision)
+    bundles = Bundles(event, fingerprint, vae, precision, detector)
     options = Options(
         corpus, out, (cache or out / "cache").absolute(), bundles, chosen, split, gallery, seed
     )

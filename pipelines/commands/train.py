@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from encoders.cost import Cost
 
 # About what the shipped bundles went through.
-STEPS = {"siamese": 8000, "event": 1400, "vae": 2200}
+STEPS = {"siamese": 8000, "event": 1400, "detector": 4000, "vae": 2200}
+_RATES = {"detector": 6e-4}
 
 # Choices beside the shape of the network that each kind has.
 _CHOICES = {
@@ -26,17 +27,24 @@ _CHOICES = {
         "other_sounds",
     },
     "event": {"temperature", "teachers"},
+    "detector": {"width", "members"},
     "vae": set[str](),
 }
 
 # How ingest is told of a bundle of each kind.
-_OPTIONS = {"siamese": "--encoder ", "event": "--encoders event=", "vae": "--vae "}
+_OPTIONS = {
+    "siamese": "earmark ingest … --encoder ",
+    "event": "earmark ingest … --encoders event=",
+    "detector": "earmark events detect CLIP --model ",
+    "vae": "earmark ingest … --vae ",
+}
 
 # What is said of a run in the end, by the name of its figure.
 _SAID = {
     "dev_accuracy": "held-back windows found in their batch: {:.1%}",
     "top_1": "among all held-back windows: {:.1%}",
     "equal_error_rate": "same sound or not: {:.1%} equal error",
+    "dev_f1": "F1 of steps in held-back mixtures, at a score of 0.5: {:.3f}",
     "waited": "waiting for the degradations: {:.0%} of the time",
 }
 
@@ -57,11 +65,11 @@ class _Numbers(click.ParamType):
 
 
 @click.command("train")
-@click.argument("kind", type=click.Choice(["siamese", "event", "vae"]))
+@click.argument("kind", type=click.Choice(["siamese", "event", "detector", "vae"]))
 @click.option(
     "--corpus", required=True, type=click.Path(exists=True, path_type=Path), metavar="CSV|DIR",
     help="CSV with the columns path, role (music, speech, noise, event) and split (train, dev), "
-    "for event also label; or a folder of music.",
+    "for event and detector also label; or a folder of music.",
 )  # fmt: skip
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -69,9 +77,10 @@ class _Numbers(click.ParamType):
     "experiment.json.",
 )  # fmt: skip
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", help="[default: 8000; event 1400; vae 2200]"
-)
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+    "--steps", type=click.IntRange(min=1), metavar="N",
+    help="[default: 8000; event 1400; detector 4000; vae 2200]",
+)  # fmt: skip
+@click.option("--learning-rate", type=float, help="[default: 0.001; detector 0.0006]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--dim", type=click.IntRange(min=2),
@@ -79,12 +88,21 @@ class _Numbers(click.ParamType):
 )  # fmt: skip
 @click.option(
     "--channels", type=_Numbers(), metavar="N,N,…",
-    help="Of the convolutions. [default: 32,48,96,192,384; event 24,48,96,192,384; "
-    "vae 16,32,64,128]",
+    help="Of the convolutions. [default: 32,48,96,192,384; event and detector "
+    "24,48,96,192,384; vae 16,32,64,128]",
 )  # fmt: skip
 @click.option(
     "--hidden", type=click.IntRange(min=1), metavar="N",
     help="Width of the dense layer. [default: 512]",
+)  # fmt: skip
+@click.option(
+    "--width", type=click.IntRange(min=1), metavar="N",
+    help="Channels of the convolutions over time. [detector; default: 192]",
+)  # fmt: skip
+@click.option(
+    "--members", type=click.IntRange(min=1), metavar="N",
+    help="Networks that are trained one after the other; the bundle says the mean of what they "
+    "say. [detector; default: 2]",
 )  # fmt: skip
 @click.option(
     "--loss", type=click.Choice(["nt-xent", "contrastive", "triplet", "triplet-hard"]),
@@ -124,12 +142,13 @@ class _Numbers(click.ParamType):
 @click.option(
     "--mixed-precision", is_flag=True,
     help="Multiply in bfloat16: faster where the processor has instructions for it. "
-    "[siamese, event]",
+    "[siamese, event, detector]",
 )  # fmt: skip
 @click.option(
     "--from", "start", metavar="DIR|BUNDLE",
     help="Start from the weights of an earlier run, its --out, or of a bundle: a folder, or "
-    "'fingerprint' for the one that comes with earmark. [siamese, event]",
+    "'fingerprint' for the one that comes with earmark. Of a detector, the event encoder that its "
+    "convolutions are from. [siamese, event, detector; default: of detector 'event']",
 )  # fmt: skip
 @click.option(
     "--cache", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -140,7 +159,7 @@ def command(
     corpus: Path,
     out: Path,
     steps: int | None,
-    learning_rate: float,
+    learning_rate: float | None,
     seed: int,
     mixed_precision: bool,
     start: str | None,
@@ -157,12 +176,14 @@ def command(
       earmark train siamese --corpus corpus.csv --out runs/triplet --loss triplet --dim 64
       earmark train siamese --corpus ~/Music --out runs/mine --from fingerprint --steps 1000
       earmark train event --corpus corpus.csv --out runs/event --teacher teacher.npz
+      earmark train detector --corpus detection.csv --out runs/detector
       earmark train vae --corpus ~/Music --out runs/vae --steps 2000
       tensorboard --logdir runs
     """
     given = {name: value for name, value in choices.items() if value not in (None, ())}
     shape = {name: given.pop(name) for name in ("dim", "channels", "hidden") if name in given}
     foreign = set(given) - _CHOICES[kind]
+    foreign |= set(shape) & {"dim", "hidden"} if kind == "detector" else set()
     if foreign or (kind == "vae" and (mixed_precision or start)):
         raise click.UsageError(f"options that are not marked [{kind}] are not for {kind}")
 
@@ -177,8 +198,9 @@ def command(
 
     recipes.require_training()
     config = TrainingConfig(
-        steps or STEPS[kind], learning_rate, seed, mixed_precision=mixed_precision
-    )
+        steps or STEPS[kind], learning_rate or _RATES.get(kind, 1e-3), seed,
+        mixed_precision=mixed_precision,
+    )  # fmt: skip
     teachers = given.pop("teachers", ())
     further = {"teacher": Teacher.read(teachers, corpus)} if teachers else {}
     recipe: Any = VaeConfig(**shape) if kind == "vae" else None
@@ -187,9 +209,16 @@ def command(
     elif kind == "event":
         network = dataclasses.replace(recipes.EventRecipe().network, **shape)
         recipe = recipes.EventRecipe(network, **given)
+    elif kind == "detector":
+        recipe = recipes.DetectorRecipe()
+        members = given.pop("members", recipe.members)
+        network = dataclasses.replace(recipe.network, **shape, **given)
+        recipe = dataclasses.replace(recipe, network=network, members=members)
     origin = _origin(start) if start is not None else None
     spec, items = FeatureSpec(), read_corpus(corpus)
-    audio: Any = recipes.EventClips if kind == "event" else recipes.Caches
+    audio: Any = {"event": recipes.EventClips, "detector": recipes.DetectorClips}.get(
+        kind, recipes.Caches
+    )
     with task_display("Decoding") as show:
 
         def read(split: str, **more: Any) -> Any:
@@ -207,17 +236,35 @@ def command(
         if kind == "vae":
             trained = recipes.train_vae(train, dev, out, spec, config, recipe, progress, _announce)
         else:
-            fit: Any = recipes.train_events if kind == "event" else recipes.train_siamese
+            fit: Any = {
+                "siamese": recipes.train_siamese, "event": recipes.train_events,
+                "detector": recipes.train_detector,
+            }[kind]  # fmt: skip
             trained = fit(
                 train, dev, out, spec, config, recipe, progress, origin, _announce, **further
             )
+    if kind == "detector":
+        _set_threshold(trained.bundle, dev)
     for name, sentence in _SAID.items():
         if name in trained.figures:
             click.echo(sentence.format(trained.figures[name]).capitalize())
-    click.echo(
-        f"The bundle is in {trained.bundle}; use it with: "
-        f"earmark ingest … {_OPTIONS[kind]}{trained.bundle}"
-    )
+    click.echo(f"The bundle is in {trained.bundle}; use it with: {_OPTIONS[kind]}{trained.bundle}")
+
+
+def _set_threshold(bundle: Path, dev: Any) -> None:
+    from encoders.detector import Detector, write_threshold
+    from encoders.mixtures import PLAIN
+    from encoders.recipes import DetectorRecipe, make_mixtures
+    from index.event_detector import NetworkDetector
+    from index.event_thresholds import CANDIDATES, try_thresholds
+
+    network = Detector(bundle)
+    recipe = DetectorRecipe(mixtures=PLAIN)
+    mixtures = make_mixtures(dev, network.classes, network.spec, recipe)
+    tried = try_thresholds(NetworkDetector(network), mixtures)
+    best = tried.choose()
+    f1 = zip(tried.f1[best], tried.n_true, strict=True)
+    write_threshold(bundle, float(CANDIDATES[best]), [f if n else None for f, n in f1])
 
 
 def _origin(start: str) -> Path:

@@ -1,4 +1,4 @@
-"""Detection in time: made soundscapes, an event model, and template matching on the same sounds."""
+"""Detection in time: made soundscapes, the detector, an event model, and template matching."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from encoders.audio import load_audio
 from encoders.bundle import load_bundle
 from encoders.clips import Clips
 from encoders.corpus import Item, PcmCache
+from encoders.detector import Detector
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
 from index.clips import ClipEncoder
 from index.config import EncoderInfo
-from index.event_detector import CLIP, EventDetector
+from index.event_detector import EventDetector, NetworkDetector
 from index.event_mixtures import mixture_set
 from index.event_model import EventModel
-from index.event_regions import RegionOptions, find_regions
+from index.event_regions import RegionOptions, find_regions, smooth
+from index.event_segment_detector import SegmentDetector
 from index.event_training import fit_events
 from index.scaling import Scaling
 from pipelines.evaluate.report import Table
@@ -43,7 +45,7 @@ from pipelines.evaluate_events.soundscapes import (
 )
 
 N_CLASSES = 15
-N_TEST = 60
+N_TEST = 120
 N_MIXTURES = 900
 
 _TEMPLATES_PER_CLASS = 8
@@ -55,12 +57,13 @@ Scores = Mapping[str, np.ndarray]
 
 
 def evaluate_detection(context: Context) -> Part:
-    """Learn from the split train, detect in soundscapes of the split that is asked about.
+    """Detect in soundscapes of the split that is asked about.
 
-    The classes are those with most recordings in the scarcer of the two splits. The model is
-    learned, and its thresholds are chosen, on mixtures of the sounds and the ambience of train.
-    For comparison: the same scores with the thresholds that would have been the best on what is
-    asked, and template matching, with such thresholds as well.
+    The classes are those with most recordings in the scarcer of train and that split. Beside the
+    detector, with its own threshold and with those that would have been the best on what is asked:
+    a model of embeddings that is learned here, on mixtures of the sounds and the ambience of
+    train, which its thresholds are chosen on too; and template matching, with the best
+    thresholds as well.
 
     Raises
     ------
@@ -78,35 +81,56 @@ def evaluate_detection(context: Context) -> Part:
         items, options.split, classes, N_TEST,
         options.cache / f"soundscapes-{options.split}-{N_TEST}-{options.seed}", options.seed,
     )  # fmt: skip
-    model = _learn(context, items, classes)
-    detector = EventDetector(model, options.bundles.event)
-    templates = _templates(items, classes, detector, options.seed)
-    spectra = {s.path.name: _frames(s, detector) for s in soundscapes}
+    trained = Detector(options.bundles.detector)
+    known = [name for name in classes if name in trained.classes]
+    network = NetworkDetector(trained, known)
+    learned = SegmentDetector(_learn(context, items, classes), options.bundles.event)
+    templates = _templates(items, classes, learned, options.seed)
+    spectra = {s.path.name: _frames(s, learned) for s in soundscapes}
     truth = {s.path.name: merged(s.events) for s in soundscapes}
-    scores = {n: detector.frame_scores(f) for n, f in spectra.items()}
+
+    def found(
+        scores: Scores, thresholds: np.ndarray, detector: EventDetector, options: RegionOptions
+    ) -> Events:
+        return _events(scores, thresholds, classes, detector, options)
+
+    def best(scores: Scores, detector: EventDetector, options: RegionOptions) -> np.ndarray:
+        return _best_thresholds(scores, truth, classes, detector, options)
+
+    # Smoothed once; it changes nothing to do it again.
+    median_s = network.options.median_s
+    heard = {
+        n: smooth(_of_classes(network, network.frame_scores(f), classes), network.frame_s, median_s)
+        for n, f in spectra.items()
+    }
+    thresholds = _of_classes(network, network.thresholds[None], classes, 1.0)[0]
+    told = found(heard, thresholds, network, network.options)
+    likest = {n: learned.frame_scores(f) for n, f in spectra.items()}
     # Curves over all thresholds ask of every class, whatever else a segment may be.
-    every = {n: detector.frame_scores(f, every_class=True) for n, f in spectra.items()}
-    found = _events(scores, model.thresholds, detector, CLIP)
+    every = {n: learned.frame_scores(f, every_class=True) for n, f in spectra.items()}
     matched = {n: templates.scores(f) for n, f in spectra.items()}
+    own, there = network.options, learned.options
     systems: dict[str, tuple[Scores, Events]] = {
-        "earmark": (every, found),
-        "earmark, best thresholds": (every, _best_events(scores, truth, detector, CLIP)),
+        "detector": (heard, told),
+        "detector, best thresholds": (heard, found(heard, best(heard, network, own), network, own)),
+        "embeddings": (every, found(likest, learned.thresholds, learned, there)),
         "templates, best thresholds": (
-            matched, _best_events(matched, truth, detector, _TEMPLATES)
+            matched, found(matched, best(matched, learned, _TEMPLATES), learned, _TEMPLATES)
         ),
     }  # fmt: skip
     figures = {
-        name: measure_detection(truth, events, values, detector.frame_s, classes)
+        name: measure_detection(truth, events, values, network.frame_s, classes)
         for name, (values, events) in systems.items()
     }
     picture = options.out / "detection-confusion.png"
     options.out.mkdir(parents=True, exist_ok=True)
     from pipelines.evaluate_events.confusion_plot import plot_confusion
 
-    plot_confusion(confusion(truth, found, classes), classes, picture)
+    plot_confusion(confusion(truth, told, classes), classes, picture)
     return Part(
         [_summary(figures, len(soundscapes)), _by_class(figures, classes)],
         {
+            "sha256": trained.bundle.sha256,
             "classes": list(classes),
             "soundscapes": len(soundscapes),
             **{name: dataclasses.asdict(figure) for name, figure in figures.items()},
@@ -208,14 +232,29 @@ def _frames(soundscape: Soundscape, detector: EventDetector) -> np.ndarray:
     return log_mel(signal, detector.spec)[: len(signal) // detector.spec.hop_length]
 
 
+def _of_classes(
+    detector: EventDetector, values: np.ndarray, classes: Sequence[str], unknown: float = 0.0
+) -> np.ndarray:
+    # Columns in the order of the classes; those that the detector does not know are constant.
+    chosen = np.full((len(values), len(classes)), unknown)
+    for column, name in enumerate(classes):
+        if name in detector.names:
+            chosen[:, column] = values[:, detector.names.index(name)]
+    return chosen
+
+
 def _events(
-    scores: Scores, thresholds: np.ndarray, detector: EventDetector, options: RegionOptions
+    scores: Scores,
+    thresholds: np.ndarray,
+    classes: Sequence[str],
+    detector: EventDetector,
+    options: RegionOptions,
 ) -> dict[str, list[Truth]]:
     return {
         name: [
             (*detector.span(r.first, r.last, SECONDS), label)
             for label, regions in zip(
-                detector.model.names,
+                classes,
                 find_regions(values, thresholds, detector.frame_s, options),
                 strict=True,
             )
@@ -225,16 +264,20 @@ def _events(
     }
 
 
-def _best_events(
-    scores: Scores, truth: Events, detector: EventDetector, options: RegionOptions
-) -> dict[str, list[Truth]]:
-    # With the threshold of each class that gives the best event F1 here: a bound, no result.
-    classes = detector.model.names
+def _best_thresholds(
+    scores: Scores,
+    truth: Events,
+    classes: Sequence[str],
+    detector: EventDetector,
+    options: RegionOptions,
+) -> np.ndarray:
+    # Of each class, that of the best event F1.
     tried = []
     for threshold in _THRESHOLDS:
-        found = _events(scores, np.full(len(classes), threshold), detector, options)
+        found = _events(scores, np.full(len(classes), threshold), classes, detector, options)
         tried.append(f1_of(count_events(truth, found, classes).sum(axis=0)))
-    return _events(scores, _THRESHOLDS[np.argmax(tried, axis=0)], detector, options)
+    best: np.ndarray = _THRESHOLDS[np.argmax(tried, axis=0)]
+    return best
 
 
 def _summary(figures: Mapping[str, DetectionFigures], n: int) -> Table:

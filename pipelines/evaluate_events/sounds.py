@@ -53,12 +53,13 @@ class Sounds:
 
 @dataclasses.dataclass(frozen=True)
 class Bundles:
-    """Which encoders: as in :class:`~pipelines.ingest.IngestOptions`."""
+    """Which encoders: as in :class:`~pipelines.ingest.IngestOptions`; and which detector."""
 
     event: str = "event"
     fingerprint: str = "fingerprint"
     vae: str = "vae"
     precision: str = "int8"
+    detector: str = "detector"
 
 
 def prepare_catalog(items: Sequence[Item], split: str, cache: Path, bundles: Bundles) -> Catalog:

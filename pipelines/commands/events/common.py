@@ -34,8 +34,12 @@ def model_path(catalog_dir: Path | None, model: str) -> Path:
     from index.event_model import SHIPPED_MODEL
 
     own = own_model(catalog_dir, model) if catalog_dir else Path(model)
-    has_own = (own / "model.json").is_file()
-    return SHIPPED_MODEL if model == "default" and not has_own and SHIPPED_MODEL.is_dir() else own
+    return SHIPPED_MODEL if model == "default" and not is_model(own) else own
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds an event model."""
+    return (folder / "model.json").is_file()
 
 
 def own_model(catalog_dir: Path, model: str) -> Path:
@@ -43,7 +47,7 @@ def own_model(catalog_dir: Path, model: str) -> Path:
     from index.event_search import model_folder
 
     folder = Path(model)
-    is_path = folder.is_absolute() or len(folder.parts) > 1 or (folder / "model.json").is_file()
+    is_path = folder.is_absolute() or len(folder.parts) > 1 or is_model(folder)
     return folder if is_path else model_folder(catalog_dir, model)
 
 

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.commands.events.common import model_option, model_path, one_thread
+from pipelines.commands.events.common import (
+    is_model,
+    model_option,
+    model_path,
+    one_thread,
+    own_model,
+)
 from pipelines.commands.output import printable
 from pipelines.commands.similar import bundle_option, print_events
 
 if TYPE_CHECKING:
     from index.catalog import Catalog
-    from index.event_model import EventModel
+    from index.event_detector import EventDetector
     from index.schema import Event
 
 EXIT_SOME_FAILED = 1
@@ -27,15 +33,22 @@ EXIT_SOME_FAILED = 1
     options_metavar="[OPTIONS] [BEAM OPTIONS]",
 )
 @click.argument("arguments", metavar="[DIR] [CLIP...]", nargs=-1, type=click.UNPROCESSED)
-@click.option("--classes", metavar="NAME,NAME…", help="Only these kinds. [default: all]")
+@click.option(
+    "--classes",
+    metavar="NAME,NAME…",
+    help="Only these kinds; a detector takes it that there are no others. [default: all]",
+)
 @click.option(
     "--min-score", type=click.FloatRange(0, 1), metavar="S",
     help="Only events from this score on. [default: the threshold of each class]",
 )  # fmt: skip
-@click.option("--hop", "hop_s", type=click.FloatRange(0.03, 1.0), default=0.125, show_default=True,
-              metavar="SECONDS", help="Between windows of a clip.")  # fmt: skip
+@click.option(
+    "--hop", "hop_s", type=click.FloatRange(0.03, 1.0), default=0.125, show_default=True,
+    metavar="SECONDS", help="Between windows of a clip, with a model that was learned.",
+)  # fmt: skip
 @click.option("--median", "median_s", type=click.FloatRange(0, 10), metavar="SECONDS",
-              help="Width of the median filter over scores. [default: none]")  # fmt: skip
+              help="Width of the median filter over scores. [default: of a detector 0.19, of a "
+              "model that was learned 0]")  # fmt: skip
 @click.option(
     "--out", type=click.Path(dir_okay=True, path_type=Path), metavar="FILE",
     help="Write the events here: .jsonl, .csv, .txt (Audacity label track; of several recordings "
@@ -63,8 +76,9 @@ def command(
 ) -> None:
     """Label whole recordings: which sounds they hold, and from when to when.
 
-    With CLIPs, those are decoded, cut where something begins to sound, and labelled with a model
-    of the catalog DIR; without DIR, with the model that comes with earmark or that --model names.
+    With CLIPs, those are decoded, and labelled by the model of the catalog DIR; without DIR, or
+    where it has learned none, by the detector that comes with earmark. --model names another: a
+    model of 'earmark events learn', or the bundle of 'earmark train detector'.
     Without CLIPs, all recordings of the catalog DIR are labelled from their stored embeddings,
     without decoding; a run that is stopped goes on where it was. Different sounds may
     overlap; a sound that is of no class gets no label. Any other option goes to Beam as it is,
@@ -87,18 +101,21 @@ def command(
     inputs, beam_args = _split(arguments)
     catalog_dir = Path(inputs[0]) if Path(inputs[0]).is_dir() else None
     clips = inputs[1:] if catalog_dir else inputs
-    folder = model_path(catalog_dir, model)
+    names = [name for name in (classes or "").split(",") if name]
     if clips:
+        if plot is not None and len(clips) > 1:
+            raise click.UsageError("--plot draws one CLIP, and there are several")
+        detector = _open_detector(catalog_dir, model, bundle, hop_s, names)
         failed = _detect_clips(
-            clips, _select(EventModel.load(folder), classes), bundle, min_score, hop_s, median_s,
-            out, plot, output_format,
+            clips, detector, names, min_score, median_s, out, plot, output_format
         )  # fmt: skip
         sys.exit(EXIT_SOME_FAILED if failed else 0)
     if plot is not None:
         raise click.UsageError("--plot draws one CLIP: name it")
+    folder = model_path(catalog_dir, model)
     events = _of_catalog(Catalog.open(inputs[0]), folder, min_score, beam_args)
-    if classes is not None:
-        wanted = _select(EventModel.load(folder), classes).names
+    if names:
+        wanted = EventModel.load(folder).select(names).names
         events = [event for event in events if event.label in wanted]
     _hand_over(events, out, output_format, inputs[0])
 
@@ -114,17 +131,27 @@ def _split(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
     return inputs, beam_args
 
 
-def _select(model: EventModel, classes: str | None) -> EventModel:
-    names = [name for name in (classes or "").split(",") if name]
-    return model.select(names) if names else model
+def _open_detector(
+    catalog_dir: Path | None, model: str, bundle: Path | None, hop_s: float, names: list[str]
+) -> EventDetector:
+    from encoders.detector import Detector
+    from index.event_detector import NetworkDetector
+    from index.event_model import EventModel
+    from index.event_segment_detector import SegmentDetector
+
+    own = own_model(catalog_dir, model) if catalog_dir else Path(model)
+    if (own / "bundle.json").is_file():
+        return NetworkDetector(Detector(own), names)
+    if model == "default" and not is_model(own):
+        return NetworkDetector(Detector(), names)
+    return SegmentDetector(EventModel.load(own), bundle, hop_s)
 
 
 def _detect_clips(
     clips: list[str],
-    model: EventModel,
-    bundle: Path | None,
+    detector: EventDetector,
+    names: list[str],
     min_score: float | None,
-    hop_s: float,
     median_s: float | None,
     out: Path | None,
     plot: Path | None,
@@ -133,18 +160,16 @@ def _detect_clips(
     import dataclasses
 
     from encoders.errors import AudioError
-    from index.event_detector import CLIP, EventDetector
 
-    if plot is not None and len(clips) > 1:
-        raise click.UsageError("--plot draws one CLIP, and there are several")
-    options = CLIP if median_s is None else dataclasses.replace(CLIP, median_s=median_s)
-    detector = EventDetector(model, bundle, hop_s)
+    options = detector.options
+    if median_s is not None:
+        options = dataclasses.replace(options, median_s=median_s)
     failed = 0
     everything: list[Event] = []
     for clip in clips:
         source = sys.stdin.buffer.read() if clip == "-" else clip
         try:
-            found = detector.detect(source, min_score, options, name=clip)
+            found = detector.detect(source, min_score, options, clip, names)
         except AudioError as error:
             failed += 1
             click.echo(f"{printable(clip)}: {error.reason}", err=True)

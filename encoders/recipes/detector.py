@@ -1,0 +1,287 @@
+"""From a corpus with labels to a detector bundle: the whole training of the detector."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.bundle import SHIPPED, write_meta
+from encoders.clips import Clips
+from encoders.corpus import Item, PcmCache
+from encoders.cost import count_cost
+from encoders.detector import KIND, STEP
+from encoders.detector_network import DetectorConfig, build_detector
+from encoders.errors import EarmarkError
+from encoders.experiment import Progress, Tally, log_run
+from encoders.export import export_network
+from encoders.features import FeatureSpec
+from encoders.mixtures import MixtureRecipe, Mixtures
+from encoders.recipes.common import Announce, DecodeProgress, Trained, precision
+from encoders.recipes.event import INPUT, NETWORK
+from encoders.siamese import build_siamese
+from encoders.training import TrainingConfig, fit
+from encoders.warm_start import FLOAT_NETWORK, start_from_network
+
+SECONDS = 10
+"""What the network sees at once."""
+
+LEAST, LEAST_SOURCES = 15, 3
+"""A label of fewer recordings, or of fewer sources, is not learned."""
+
+SPEECH = "speech"
+"""The label that recordings of the role speech get."""
+
+# So much of what there is plenty of.
+_MOST_SPEECH, _MOST_MUSIC = 2500, 150
+# Shorter ambience is no background.
+_LEAST_AMBIENCE_S = 4.0
+# Steps that a sound is heard in, and begins in, are few: they count so many times.
+_ACTIVE, _ONSET = 2.0, 4.0
+# What onsets are worth beside activity.
+_ONSETS_SHARE = 0.5
+
+
+_NETWORK, _MIXTURES = DetectorConfig(channels=NETWORK.channels), MixtureRecipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorRecipe:
+    """What can be chosen of the detector and its training.
+
+    Parameters
+    ----------
+    network : DetectorConfig
+    mixtures : MixtureRecipe
+    n_mixtures : int
+        In a batch.
+    members : int
+        Networks that are trained, each from a seed of its own; what the bundle says is the mean of
+        their logits.
+    """
+
+    network: DetectorConfig = _NETWORK
+    mixtures: MixtureRecipe = _MIXTURES
+    n_mixtures: int = 16
+    members: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorClips:
+    """Spectrograms of one split: sounds, speech among them, ambience and music."""
+
+    sounds: Clips
+    ambience: Clips
+    music: Clips
+
+    @classmethod
+    def build(
+        cls,
+        items: Sequence[Item],
+        split: str,
+        folder: Path,
+        spec: FeatureSpec,
+        progress: DecodeProgress | None = None,
+    ) -> DetectorClips:
+        """Decode what is needed of ``split`` (once: the cache in ``folder`` is kept).
+
+        Raises
+        ------
+        EarmarkError
+            If there is no labelled event that can be decoded.
+        """
+        rng = np.random.default_rng(0)
+
+        def clips(role: str, most: int | None = None) -> Clips:
+            mine = [i for i in items if i.role == role and i.split == split]
+            if most is not None and len(mine) > most:
+                mine = [mine[k] for k in sorted(rng.permutation(len(mine))[:most])]
+            cache = PcmCache.build(mine, folder, spec.sample_rate, progress)
+            return Clips.compute(cache, mine, spec)
+
+        events, speech = clips("event"), clips("speech", _MOST_SPEECH)
+        if not any(item.label for item in events.items):
+            raise EarmarkError(
+                f"the corpus has no event with a label in split {split!r}: its CSV needs a column "
+                "'label' that says what kind of sound each event is"
+            )
+        spoken = [dataclasses.replace(item, label=SPEECH) for item in speech.items]
+        sounds = Clips(events.frames + speech.frames, events.items + spoken)
+        noise, least = clips("noise"), _LEAST_AMBIENCE_S * spec.sample_rate / spec.hop_length
+        long = [k for k, frames in enumerate(noise.frames) if len(frames) >= least]
+        ambience = Clips([noise.frames[k] for k in long], [noise.items[k] for k in long])
+        return cls(sounds, ambience, clips("music", _MOST_MUSIC))
+
+    def classes(self) -> list[str]:
+        """The labels that are worth learning, sorted."""
+        counts = Counter(item.label for item in self.sounds.items if item.label)
+        sources = Counter(label for label, _ in {(i.label, i.source) for i in self.sounds.items})
+        return sorted(k for k, n in counts.items() if n >= LEAST and sources[k] >= LEAST_SOURCES)
+
+
+def train_detector(
+    train: DetectorClips,
+    dev: DetectorClips,
+    out: Path,
+    spec: FeatureSpec,
+    config: TrainingConfig,
+    recipe: DetectorRecipe | None = None,
+    progress: Progress | None = None,
+    start: Path | None = None,
+    announce: Announce | None = None,
+) -> Trained:
+    """Train the detector.
+
+    Parameters
+    ----------
+    train, dev : DetectorClips
+        To fit, and to watch.
+    out : Path
+        Gets the checkpoints, the logs, ``bundle/`` and a line in ``experiment.json``.
+    spec : FeatureSpec
+        Of the event encoder.
+    start : Path, optional
+        An event bundle, whose convolutions are the first ones of this. [default: the shipped one]
+    announce : callable, optional
+        Is told what the network costs before training starts.
+
+    Raises
+    ------
+    EarmarkError
+        If no label has enough recordings.
+    """
+    recipe = recipe or DetectorRecipe()
+    spec = dataclasses.replace(
+        spec, window_length=SECONDS * spec.sample_rate, window_hop=SECONDS * spec.sample_rate // 2
+    )
+    classes = train.classes()
+    if not classes:
+        raise EarmarkError(
+            f"no label has {LEAST} recordings of {LEAST_SOURCES} sources: there is nothing to learn"
+        )
+    encoder = (start or SHIPPED / "event") / FLOAT_NETWORK
+    tally, members = Tally(progress), []
+    for number in range(recipe.members):
+        mine = dataclasses.replace(config, seed=config.seed + number)
+        batches = make_mixtures(train, classes, spec, recipe, mine.seed)
+        held_back = make_mixtures(dev, classes, spec, recipe, mine.seed + 1)
+        folder = out / f"member-{number}"
+        tell = announce if number == 0 else None
+        members.append(
+            _train_member(batches, held_back, folder, mine, recipe, tally, encoder, tell)
+        )
+    trained = mean_of(members)
+    bundle = out / "bundle"
+    bundle.mkdir(parents=True, exist_ok=True)
+    # In 8 bits it finds less: scores of what is barely heard are what tells it from nothing.
+    export_network(trained, bundle / FLOAT_NETWORK)
+    settings = dataclasses.asdict(config) | dataclasses.asdict(recipe)
+    network = settings.pop("network")
+    meta = {
+        "name": KIND, "kind": KIND, "dim": len(classes), "spec": spec.to_dict(),
+        "inputs": INPUT.to_dict(), "network": network, "training": settings, "classes": classes,
+        "threshold": 0.5,
+    }  # fmt: skip
+    write_meta(bundle, json.loads(json.dumps(meta)))
+    log_run(out, KIND, {"network": network} | settings, count_cost(trained), tally.figures())
+    return Trained(bundle, tally.figures())
+
+
+def _train_member(
+    batches: Mixtures,
+    held_back: Mixtures,
+    out: Path,
+    config: TrainingConfig,
+    recipe: DetectorRecipe,
+    tally: Tally,
+    encoder: Path,
+    announce: Announce | None,
+) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(config.seed)
+    n_classes = len(batches.classes)
+    shape = (batches.spec.window_frames, INPUT.n_bands, n_classes, recipe.network)
+    with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
+        model = build_detector(*shape)
+    if announce:
+        announce(count_cost(model))
+    if recipe.network.channels == NETWORK.channels:
+        start_from_encoder(model, encoder, batches.batch(config.steps)[0])
+    loss = _detection_loss(model, n_classes)
+    fit({"model": model}, loss, batches, held_back, config, out, tally)
+    trained = build_detector(*shape)
+    trained.set_weights(model.get_weights())
+    return trained
+
+
+def mean_of(members: Sequence[Any]) -> Any:
+    """One network that says the mean of what several of one shape say."""
+    import keras
+
+    if len(members) == 1:
+        return members[0]
+    inputs = keras.Input(members[0].input_shape[1:], name="levels")
+    return keras.Model(inputs, keras.layers.Average()([member(inputs) for member in members]))
+
+
+def make_mixtures(
+    clips: DetectorClips,
+    classes: Sequence[str],
+    spec: FeatureSpec,
+    recipe: DetectorRecipe | None = None,
+    seed: int = 0,
+) -> Mixtures:
+    """Mixtures of one split, as long as ``spec`` has its windows."""
+    recipe = recipe or DetectorRecipe()
+    return Mixtures(
+        clips.sounds, clips.ambience, clips.music, classes, spec, INPUT, STEP,
+        recipe.n_mixtures, seed, recipe.mixtures,
+    )  # fmt: skip
+
+
+def start_from_encoder(model: Any, network: Path, levels: np.ndarray) -> None:
+    """Give a detector the convolutions of an event encoder.
+
+    Parameters
+    ----------
+    model : keras.Model
+    network : Path
+        The float network of the encoder.
+    levels : np.ndarray [shape=(n, n_frames, n_bands)]
+        Mixtures; the statistics of the normalisation are taken from them.
+    """
+    import keras
+
+    n_frames = FeatureSpec().window_frames
+    encoder = build_siamese(n_frames, levels.shape[2], NETWORK)
+    start_from_network(encoder, network, levels.reshape(-1, n_frames, levels.shape[2]))
+    kinds = (keras.layers.Conv2D, keras.layers.BatchNormalization)
+    convolutions = [layer for layer in encoder.layers if isinstance(layer, kinds)]
+    for number, layer in enumerate(convolutions):
+        name = "conv" if isinstance(layer, keras.layers.Conv2D) else "norm"
+        model.get_layer(f"{name}{number // 2}").set_weights(layer.get_weights())
+
+
+def _detection_loss(model: Any, n_classes: int) -> Callable[[Any, bool, Any], dict[str, Any]]:
+    import tensorflow as tf
+
+    def detection_loss(batch: Any, training: bool, step: Any) -> dict[str, Any]:
+        levels, active, onsets, weights = batch
+        logits = model(levels, training=training)
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits
+        of_active = entropy(active, logits[..., :n_classes])
+        of_onsets = entropy(onsets, logits[..., n_classes:])
+        of_active *= 1.0 + active * (_ACTIVE * weights - 1.0)
+        of_onsets *= 1.0 + onsets * (_ONSET - 1.0)
+        loss = tf.reduce_mean(tf.reduce_sum(of_active + _ONSETS_SHARE * of_onsets, axis=-1))
+        told = tf.cast(logits[..., :n_classes] > 0.0, tf.float32)
+        hits = 2.0 * tf.reduce_sum(told * active)
+        return {"loss": loss, "f1": hits / tf.maximum(tf.reduce_sum(told + active), 1.0)}
+
+    return detection_loss
