@@ -9,9 +9,9 @@ import os
 import numpy as np
 
 from encoders.detector import Detector, condition
-from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec, log_mel
 from index.clips import Source, content_id, load_stretch
+from index.event_model import check_names
 from index.event_regions import RegionOptions, find_regions
 from index.schema import Event
 
@@ -94,7 +94,6 @@ class EventDetector(abc.ABC):
         min_score: float | None = None,
         options: RegionOptions | None = None,
         name: str | None = None,
-        classes: list[str] | None = None,
     ) -> Detection:
         """Find events in a clip.
 
@@ -109,19 +108,14 @@ class EventDetector(abc.ABC):
         options : RegionOptions, optional
         name : str, optional
             What the events call the clip. [default: the path]
-        classes : list of str, optional
-            Only these. [default: all]
 
         Raises
         ------
         AudioError
             If it gives no audio.
-        EarmarkError
-            If a class is not known.
         """
         if name is None:
             name = os.fspath(clip) if isinstance(clip, (str, os.PathLike)) else "stream"
-        wanted = self.check_names(classes or self.names)
         signal = load_stretch(clip, self.spec.sample_rate)
         seconds = len(signal) / self.spec.sample_rate
         frames = log_mel(signal, self.spec)[: 1 + len(signal) // self.spec.hop_length]
@@ -132,7 +126,7 @@ class EventDetector(abc.ABC):
         found = []
         by_class = find_regions(scores, thresholds, self.frame_s, options or self.options)
         for label, regions in zip(self.names, by_class, strict=True):
-            for region in regions if label in wanted else ():
+            for region in regions:
                 onset, offset = self.span(region.first, region.last, seconds)
                 found.append((round(region.score, 4), round(onset, 3), round(offset, 3), label))
         found.sort(key=lambda event: (-event[0], *event[1:]))
@@ -143,21 +137,6 @@ class EventDetector(abc.ABC):
         ]
         times = np.arange(len(scores)) * self.frame_s
         return Detection(events, self.names, times, scores, frames, seconds)
-
-    def check_names(self, names: list[str]) -> list[str]:
-        """The names, if all of them are known.
-
-        Raises
-        ------
-        EarmarkError
-            If one is not.
-        """
-        if unknown := [name for name in names if name not in self.names]:
-            raise EarmarkError(
-                f"the model knows no {unknown[0]!r}, only {', '.join(self.names)}: teach it with "
-                "'earmark events learn'"
-            )
-        return names
 
     def span(self, first: int, last: int, seconds: float) -> tuple[float, float]:
         """Onset and offset of a run of frames, s."""
@@ -189,7 +168,8 @@ class NetworkDetector(EventDetector):
         super().__init__(known, np.full(len(known), network.threshold), network.spec)
         self.network = network
         if classes:
-            self.names = self.check_names(classes)
+            check_names(classes, known)
+            self.names = classes
             self.thresholds = self.thresholds[: len(classes)]
         self._chosen = [known.index(name) for name in self.names]
 

@@ -178,11 +178,7 @@ class EventModel:
         EarmarkError
             If it does not know one of them.
         """
-        if unknown := [name for name in names if name not in self.names]:
-            raise EarmarkError(
-                f"the model knows no {unknown[0]!r}, only {', '.join(self.names)}: teach it with "
-                "'earmark events learn'"
-            )
+        check_names(names, self.names)
         chosen = [self.names.index(name) for name in names]
         ends = np.cumsum(self.counts)
         rows = [np.arange(ends[c] - self.counts[c], ends[c]) for c in chosen]
@@ -319,6 +315,21 @@ def load_labels(folder: Path) -> pa.Table:
     """What the model in ``folder`` was learned from, of :data:`LABELS`."""
     content = _read(folder, _read_meta(folder)["files"]["labels"])
     return pq.read_table(pa.BufferReader(content)).cast(LABELS)
+
+
+def check_names(names: list[str], known: list[str]) -> None:
+    """Refuse names of classes that are not known.
+
+    Raises
+    ------
+    EarmarkError
+        If one is not.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise EarmarkError(
+            f"the model knows no {unknown[0]!r}, only {', '.join(known)}: teach it with "
+            "'earmark events learn'"
+        )
 
 
 def nearest(vectors: np.ndarray, examples: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:

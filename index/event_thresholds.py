@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders.mixtures import Mixtures
 from index.event_detector import EventDetector
-from index.event_regions import find_regions
+from index.event_regions import find_regions, smooth
 
 N_MIXTURES = 600
 
@@ -74,10 +74,13 @@ def try_thresholds(
     seed : int
     """
     counts = np.zeros((len(CANDIDATES), len(detector.names), 3))
+    # Once, and not for each threshold.
+    smoothed = dataclasses.replace(detector.options, median_s=0.0)
     columns = [detector.names.index(name) for name in mixtures.classes]
     for number in range(N_MIXTURES if n is None else n):
         frames, placed = mixtures.mix(np.random.default_rng([seed, number]))
         scores = detector.frame_scores(frames, every_class=True)
+        scores = smooth(scores, detector.frame_s, detector.options.median_s)
         truth: list[list[Span]] = [[] for _ in detector.names]
         for first, end, sound in placed:
             kind = mixtures.kinds[sound]
@@ -86,7 +89,7 @@ def try_thresholds(
         events = [merge_spans(spans) for spans in truth]
         for row, threshold in zip(counts, CANDIDATES, strict=True):
             levels = np.full(len(detector.names), threshold)
-            found = find_regions(scores, levels, detector.frame_s, detector.options)
+            found = find_regions(scores, levels, detector.frame_s, smoothed)
             for line, true, regions in zip(row, events, found, strict=True):
                 spans = [detector.span(r.first, r.last, _ALWAYS) for r in regions]
                 line += count_hits(true, spans), len(spans), len(true)

@@ -97,12 +97,9 @@ def evaluate_detection(context: Context) -> Part:
     def best(scores: Scores, detector: EventDetector, options: RegionOptions) -> np.ndarray:
         return _best_thresholds(scores, truth, classes, detector, options)
 
-    # Smoothed once; it changes nothing to do it again.
-    median_s = network.options.median_s
-    heard = {
-        n: smooth(_of_classes(network, network.frame_scores(f), classes), network.frame_s, median_s)
-        for n, f in spectra.items()
-    }
+    heard = {n: _of_classes(network, network.frame_scores(f), classes) for n, f in spectra.items()}
+    # Events are smoothed where they are found; curves over thresholds ask of the same scores.
+    smoothed = {n: smooth(v, network.frame_s, network.options.median_s) for n, v in heard.items()}
     thresholds = _of_classes(network, network.thresholds[None], classes, 1.0)[0]
     told = found(heard, thresholds, network, network.options)
     likest = {n: learned.frame_scores(f) for n, f in spectra.items()}
@@ -111,8 +108,10 @@ def evaluate_detection(context: Context) -> Part:
     matched = {n: templates.scores(f) for n, f in spectra.items()}
     own, there = network.options, learned.options
     systems: dict[str, tuple[Scores, Events]] = {
-        "detector": (heard, told),
-        "detector, best thresholds": (heard, found(heard, best(heard, network, own), network, own)),
+        "detector": (smoothed, told),
+        "detector, best thresholds": (
+            smoothed, found(heard, best(heard, network, own), network, own)
+        ),
         "embeddings": (every, found(likest, learned.thresholds, learned, there)),
         "templates, best thresholds": (
             matched, found(matched, best(matched, learned, _TEMPLATES), learned, _TEMPLATES)

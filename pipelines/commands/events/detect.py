@@ -107,7 +107,7 @@ def command(
             raise click.UsageError("--plot draws one CLIP, and there are several")
         detector = _open_detector(catalog_dir, model, bundle, hop_s, names)
         failed = _detect_clips(
-            clips, detector, names, min_score, median_s, out, plot, output_format
+            clips, detector, min_score, median_s, out, plot, output_format
         )  # fmt: skip
         sys.exit(EXIT_SOME_FAILED if failed else 0)
     if plot is not None:
@@ -144,13 +144,13 @@ def _open_detector(
         return NetworkDetector(Detector(own), names)
     if model == "default" and not is_model(own):
         return NetworkDetector(Detector(), names)
-    return SegmentDetector(EventModel.load(own), bundle, hop_s)
+    learned = EventModel.load(own)
+    return SegmentDetector(learned.select(names) if names else learned, bundle, hop_s)
 
 
 def _detect_clips(
     clips: list[str],
     detector: EventDetector,
-    names: list[str],
     min_score: float | None,
     median_s: float | None,
     out: Path | None,
@@ -169,7 +169,7 @@ def _detect_clips(
     for clip in clips:
         source = sys.stdin.buffer.read() if clip == "-" else clip
         try:
-            found = detector.detect(source, min_score, options, clip, names)
+            found = detector.detect(source, min_score, options, clip)
         except AudioError as error:
             failed += 1
             click.echo(f"{printable(clip)}: {error.reason}", err=True)
