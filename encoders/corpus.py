@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,17 @@ class Item:
     split: str
     label: str = ""
     source: str = ""
+
+
+def best_covered(items: Iterable[Item], split: str, n: int) -> list[str]:
+    """The labels with most recordings in the scarcer of train and ``split``, at most ``n``, sorted.
+
+    Of events only; none of which either split has no recording.
+    """
+    counts = Counter((i.label, i.split) for i in items if i.role == "event" and i.label)
+    scarcer = {label: min(counts[label, "train"], counts[label, split]) for label, _ in counts}
+    ranked = sorted((k for k, least in scarcer.items() if least), key=lambda k: (-scarcer[k], k))
+    return sorted(ranked[:n])
 
 
 def read_corpus(corpus: Path) -> list[Item]:

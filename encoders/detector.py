@@ -35,8 +35,10 @@ class Detector:
     Attributes
     ----------
     classes : list of str
-    threshold : float
-        Score from which an event is reported.
+    special : list of str
+        Those that networks which know no others were asked for as well.
+    thresholds : np.ndarray [shape=(n_classes,)]
+        Score from which an event of each is reported.
     spec : FeatureSpec
         Its window is what the network sees at once.
 
@@ -53,7 +55,8 @@ class Detector:
         meta = self.bundle.meta
         try:
             self.classes = [str(name) for name in meta["classes"]]
-            self.threshold = float(meta["threshold"])
+            self.special = [str(name) for name in meta["special"]]
+            self.thresholds = np.array(meta["thresholds"], np.float64).reshape(len(self.classes))
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.bundle.folder} does not describe a {KIND}: {error}") from None
         self.spec: FeatureSpec = self.bundle.spec
@@ -114,13 +117,13 @@ def condition(scores: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
     return given
 
 
-def write_threshold(folder: Path, threshold: float, f1: Sequence[float | None]) -> None:
-    """Store from which score events are reported, and what event F1 that gave each class.
+def write_thresholds(folder: Path, thresholds: Sequence[float], f1: Sequence[float | None]) -> None:
+    """Store from which score events of each class are reported, and what event F1 that gave it.
 
     The bundle's hash stays.
     """
     update_meta(
         folder,
-        threshold=round(threshold, 3),
+        thresholds=[round(float(value), 3) for value in thresholds],
         f1=[None if value is None else round(float(value), 3) for value in f1],
     )

@@ -19,6 +19,7 @@ from encoders.clips import Clips, change_speed, shift_bands, smooth_filter
 from encoders.errors import EarmarkError
 from encoders.features import FLOOR_DB, FeatureSpec, to_decibels, to_power
 from encoders.levels import LevelInput
+from encoders.loudness import loudness
 
 TRIM_DB = 40.0
 """Of a sound, what is further below its loudest moment than this, at either end, is silence."""
@@ -44,7 +45,7 @@ class MixtureRecipe:
     most : int
         Sounds in a mixture; none to so many.
     snr_db : (float, float)
-        Mean power of a sound above that of the ambience.
+        Loudness of a sound above that of the ambience.
     filter_db, speed, bands
         How far each sound is varied: the extremes of a smooth filter, a fraction, mel bands.
     p_unlabelled, p_stranger : float
@@ -58,7 +59,7 @@ class MixtureRecipe:
     """
 
     most: int = 6
-    snr_db: tuple[float, float] = (-2.0, 23.0)
+    snr_db: tuple[float, float] = (-5.0, 22.0)
     filter_db: float = 8.0
     speed: float = 0.2
     bands: int = 3
@@ -75,11 +76,6 @@ PLAIN = MixtureRecipe(
     p_unlabelled=0.0, p_stranger=0.0, p_music=0.0, p_noise=0.0, p_two=0.0, balance=0.0,
 )  # fmt: skip
 """Sounds as they are over one kind of ambience: to measure by, and not to learn from."""
-
-
-def mean_level(frames: np.ndarray) -> float:
-    """Mean power of a stretch, all bands together, dB."""
-    return float(to_decibels(to_power(frames).sum(axis=1).mean()))
 
 
 def add_frames(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -215,14 +211,14 @@ class Mixtures:
         frames = self._background(n, rng)
         if rng.random() < recipe.p_two:
             other = self._background(n, rng)
-            other += rng.uniform(-15, 5) + mean_level(frames) - mean_level(other)
+            other += rng.uniform(-15, 5) + self._loudness(frames) - self._loudness(other)
             frames = add_frames(frames, other)
         frames = frames + smooth_filter(self.spec.n_mels, recipe.filter_db, rng)
-        below, placed = mean_level(frames), []
+        below, placed = self._loudness(frames), []
         for _ in range(int(rng.integers(recipe.most + 1))):
             number = self._choose(rng)
             sound = self._vary(self._sounds[number].astype(np.float32), rng)
-            sound += np.float32(below + rng.uniform(*recipe.snr_db) - mean_level(sound))
+            sound += np.float32(below + rng.uniform(*recipe.snr_db) - self._loudness(sound))
             # Now and then it had begun before.
             first = int(rng.integers(-8, n - 16))
             sound = sound[max(0, -first) :][: n - max(0, first)]
@@ -232,6 +228,9 @@ class Mixtures:
                 frames[first:end] = add_frames(frames[first:end], sound)
                 placed.append(Placed(first, end, number))
         return frames + smooth_filter(self.spec.n_mels, recipe.filter_db / 2, rng), placed
+
+    def _loudness(self, frames: np.ndarray) -> float:
+        return loudness(frames, self.spec)
 
     def _background(self, n: int, rng: np.random.Generator) -> np.ndarray:
         kind, n_mels = rng.random(), self.spec.n_mels

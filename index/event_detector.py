@@ -165,13 +165,13 @@ class NetworkDetector(EventDetector):
 
     def __init__(self, network: Detector, classes: list[str] | None = None) -> None:
         known = network.classes
-        super().__init__(known, np.full(len(known), network.threshold), network.spec)
+        super().__init__(known, network.thresholds, network.spec)
         self.network = network
         if classes:
             check_names(classes, known)
             self.names = classes
-            self.thresholds = self.thresholds[: len(classes)]
         self._chosen = [known.index(name) for name in self.names]
+        self.thresholds = self.thresholds[self._chosen]
 
     def frame_scores(self, frames: np.ndarray, every_class: bool = False) -> np.ndarray:
         """Those that the network gives; its classes are independent of each other."""

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.clips import Clips
-from encoders.mixtures import LONGEST_S, add_frames, mean_level, stretch_of, trimmed
+from encoders.features import FeatureSpec
+from encoders.loudness import loudness
+from encoders.mixtures import LONGEST_S, add_frames, stretch_of, trimmed
 from index.clips import ClipEncoder
 from index.event_examples import TrainingSet
 from index.event_segment_detector import embed_segments
@@ -69,7 +71,7 @@ def mixture_set(
     vectors, labels, groups, numbers = [], [], [], []
     for number in range(n):
         fold = number % len(folds)
-        frames, truth = _mix(sounds, ambience, folds[fold], rng, spec.sample_rate / spec.hop_length)
+        frames, truth = _mix(sounds, ambience, folds[fold], rng, spec)
         segments = find_segments(frames, spec)
         # With what is beside it, the onset lies anywhere in the window.
         leads = rng.integers(spec.window_frames, size=len(segments))
@@ -116,12 +118,13 @@ def _folds(
 
 def _mix(
     sounds: Clips, ambience: Clips, fold: dict[str, list[int]], rng: np.random.Generator,
-    per_second: float,
+    spec: FeatureSpec,
 ) -> tuple[np.ndarray, list[tuple[int, int, str]]]:  # fmt: skip
     # Frames, and first frame, end and label of what was put in.
+    per_second = spec.sample_rate / spec.hop_length
     n = round(_SECONDS * per_second)
     frames = stretch_of(ambience.frames[int(rng.integers(len(ambience)))], n, rng)
-    below = mean_level(frames)
+    below = loudness(frames, spec)
     truth = []
     labels = sorted(label for label, members in fold.items() if label and members)
     for _ in range(int(rng.integers(1, _MOST_EVENTS + 1))):
@@ -134,7 +137,7 @@ def _mix(
         gain = below + rng.uniform(*_SNR_DB)
         first = int(rng.integers(n - round(per_second)))
         sound = (sound + tilt.astype(np.float32))[: n - first]
-        sound += np.float32(gain - mean_level(sound))
+        sound += np.float32(gain - loudness(sound, spec))
         end = first + len(sound)
         frames[first:end] = add_frames(frames[first:end], sound)
         truth.append((first, end, label))

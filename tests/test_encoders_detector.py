@@ -34,7 +34,8 @@ def drums(seconds: float, starts: dict[str, float]) -> np.ndarray:
 def test_the_shipped_detector_knows_thirty_classes(detector: Detector) -> None:
     assert len(detector.classes) == len(set(detector.classes)) >= 30
     assert detector.classes == sorted(detector.classes)
-    assert 0 < detector.threshold < 1
+    assert set(detector.special) < set(detector.classes)
+    assert ((detector.thresholds > 0) & (detector.thresholds < 1)).all()
 
 
 def test_a_long_recording_is_heard_as_its_parts_are(detector: Detector) -> None:
@@ -53,7 +54,7 @@ def test_scores_of_nothing_and_of_silence(detector: Detector) -> None:
     n_mels = detector.spec.n_mels
     assert detector.scores(np.zeros((0, n_mels), np.float32)).shape == (0, len(detector.classes))
     silence = np.full((700, n_mels), FLOOR_DB, np.float32)
-    assert (detector.scores(silence) < detector.threshold).all()
+    assert (detector.scores(silence) < detector.thresholds).all()
     assert detector.scores(silence[:3]).shape == (3, len(detector.classes))
 
 
@@ -65,9 +66,9 @@ def test_an_encoder_is_no_detector(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(SHIPPED / "detector", broken)
     meta = json.loads((broken / "bundle.json").read_text())
-    del meta["threshold"]
+    del meta["thresholds"]
     (broken / "bundle.json").write_text(json.dumps(meta))
-    with pytest.raises(BundleError, match="does not describe a detector: 'threshold'"):
+    with pytest.raises(BundleError, match="does not describe a detector: 'thresholds'"):
         Detector(broken)
 
 

@@ -22,7 +22,11 @@ from encoders.errors import EarmarkError
 from encoders.features import FeatureSpec
 from encoders.levels import LevelInput
 from encoders.mixtures import MixtureRecipe, Mixtures
-from encoders.recipes.detector import DetectorRecipe, mean_of, start_from_encoder
+from encoders.recipes.detector import (
+    DetectorRecipe,
+    brought_together,
+    start_from_encoder,
+)
 from encoders.warm_start import FLOAT_NETWORK, read_layers
 from index.event_detector import EventDetector
 from index.event_regions import RegionOptions
@@ -72,17 +76,19 @@ def test_a_detector_is_trained_and_detects(
     monkeypatch.setattr("index.event_thresholds.N_MIXTURES", 4)
     out = tmp_path / "run"
     command = ["train", "detector", "--corpus", corpus, "--out", out, "--width", 16]
-    code, said, told = run(capsys, *command, "--channels", "8,12,16", "--steps", 2, "--members", 2)
+    code, said, told = run(capsys, *command, "--channels", "8,12,16", "--steps", 2, "--special", 1)
     assert code == 0, told
     assert f"earmark events detect CLIP --model {out / 'bundle'}" in said
     meta = json.loads((out / "bundle" / "bundle.json").read_text())
     # What there is one of is not learned.
     assert meta["classes"] == ["kick", "snare"]
     assert meta["network"]["width"] == 16
-    assert meta["training"]["members"] == 2
-    assert [f.name for f in sorted(out.glob("member-*"))] == ["member-0", "member-1"]
+    # Of as many recordings the first by name; of which two more networks are asked.
+    assert meta["special"] == ["kick"]
+    folders = [f.name for f in sorted(out.glob("*-[0-9]"))]
+    assert folders == ["member-0", "specialist-0", "specialist-1"]
     detector = Detector(out / "bundle")
-    assert 0 < detector.threshold < 1
+    assert ((detector.thresholds > 0) & (detector.thresholds < 1)).all()
     assert len(detector.bundle.meta["f1"]) == 2
     clip = SOUNDS / "kick" / "bd_haus.flac"
     code, said, told = run(
@@ -109,16 +115,21 @@ def test_the_convolutions_are_those_of_the_event_encoder() -> None:
         assert np.median(cosines) > 0.99
 
 
-def test_what_members_say_is_the_mean() -> None:
+def test_what_networks_say_is_the_mean_of_both_kinds() -> None:
     config = DetectorConfig(channels=(4, 4), width=4)
-    members = [build_detector(32, 128, 2, config) for _ in range(2)]
+    members = [build_detector(32, 128, 3, config) for _ in range(2)]
+    specialist = build_detector(32, 128, 1, config)
     levels = np.random.default_rng(0).random((2, 32, 128)).astype(np.float32)
-    a, b = (member.predict_on_batch(levels) for member in members)
+    a, b, special = (n.predict_on_batch(levels) for n in (*members, specialist))
     assert not np.allclose(a, b, atol=1e-3)
-    both = mean_of(members)
+    both = brought_together(members, [], [])
     np.testing.assert_allclose(both.predict_on_batch(levels), (a + b) / 2, atol=1e-5)
     assert count_cost(both).multiply_adds == 2 * count_cost(members[0]).multiply_adds
-    assert mean_of(members[:1]) is members[0]
+    # Of the last class, a specialist says that it is heard (column 2), and that it begins (5).
+    expected = (a + b) / 2
+    expected[..., [2, 5]] = (expected[..., [2, 5]] + special) / 2
+    together = brought_together(members, [specialist], [2])
+    np.testing.assert_allclose(together.predict_on_batch(levels), expected, atol=1e-5)
 
 
 def test_a_corpus_without_labels_is_told(

@@ -13,7 +13,7 @@ import numpy as np
 
 from encoders.bundle import SHIPPED, write_meta
 from encoders.clips import Clips
-from encoders.corpus import Item, PcmCache
+from encoders.corpus import Item, PcmCache, best_covered
 from encoders.cost import count_cost
 from encoders.detector import KIND, STEP
 from encoders.detector_network import DetectorConfig, build_detector
@@ -48,6 +48,7 @@ _ONSETS_SHARE = 0.5
 
 
 _NETWORK, _MIXTURES = DetectorConfig(channels=NETWORK.channels), MixtureRecipe()
+_SPECIAL_MIXTURES = MixtureRecipe(p_stranger=0.1, balance=0.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,33 @@ class DetectorRecipe:
     members : int
         Networks that are trained, each from a seed of its own; what the bundle says is the mean of
         their logits.
+    specialists : int
+        Networks that know only some classes, and take all others for nothing. Of these classes the
+        bundle says the mean of both kinds of network.
+    n_special : int
+        How many classes they know: those of which the scarcer split has most recordings.
+    special_steps : float
+        Steps of their training, as a share of those of the members.
+    special_mixtures : MixtureRecipe
+        What they learn from: sounds of the other classes are strangers.
     """
 
     network: DetectorConfig = _NETWORK
     mixtures: MixtureRecipe = _MIXTURES
     n_mixtures: int = 16
-    members: int = 2
+    members: int = 1
+    specialists: int = 2
+    n_special: int = 15
+    special_steps: float = 0.5
+    special_mixtures: MixtureRecipe = _SPECIAL_MIXTURES
+
+    def n_steps(self, config: TrainingConfig) -> int:
+        """Steps of all networks."""
+        return self.members * config.steps + self.specialists * self.narrow(config).steps
+
+    def narrow(self, config: TrainingConfig) -> TrainingConfig:
+        """How a specialist is trained."""
+        return dataclasses.replace(config, steps=max(1, round(self.special_steps * config.steps)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,18 +186,22 @@ def train_detector(
         raise EarmarkError(
             f"no label has {LEAST} recordings of {LEAST_SOURCES} sources: there is nothing to learn"
         )
-    encoder = (start or SHIPPED / "event") / FLOAT_NETWORK
-    tally, members = Tally(progress), []
-    for number in range(recipe.members):
-        mine = dataclasses.replace(config, seed=config.seed + number)
-        batches = make_mixtures(train, classes, spec, recipe, mine.seed)
-        held_back = make_mixtures(dev, classes, spec, recipe, mine.seed + 1)
-        folder = out / f"member-{number}"
-        tell = announce if number == 0 else None
-        members.append(
-            _train_member(batches, held_back, folder, mine, recipe, tally, encoder, tell)
-        )
-    trained = mean_of(members)
+    special = best_covered([*train.sounds.items, *dev.sounds.items], "dev", recipe.n_special)
+    special = [name for name in special if name in classes]
+    if len(special) == len(classes) or not recipe.specialists:
+        special = []
+    job = _Job(train, dev, spec, (start or SHIPPED / "event") / FLOAT_NETWORK, Tally(progress))
+    members = [
+        job.train(classes, out / f"member-{n}", config, recipe, n, None if n else announce)
+        for n in range(recipe.members)
+    ]
+    narrow = dataclasses.replace(recipe, mixtures=recipe.special_mixtures)
+    specialists = [
+        job.train(special, out / f"specialist-{n}", recipe.narrow(config), narrow, n)
+        for n in range(recipe.specialists if special else 0)
+    ]
+    trained = brought_together(members, specialists, [classes.index(name) for name in special])
+    figures = job.tally.figures()
     bundle = out / "bundle"
     bundle.mkdir(parents=True, exist_ok=True)
     # In 8 bits it finds less: scores of what is barely heard are what tells it from nothing.
@@ -185,49 +211,95 @@ def train_detector(
     meta = {
         "name": KIND, "kind": KIND, "dim": len(classes), "spec": spec.to_dict(),
         "inputs": INPUT.to_dict(), "network": network, "training": settings, "classes": classes,
-        "threshold": 0.5,
+        "special": special, "thresholds": [0.5] * len(classes),
     }  # fmt: skip
     write_meta(bundle, json.loads(json.dumps(meta)))
-    log_run(out, KIND, {"network": network} | settings, count_cost(trained), tally.figures())
-    return Trained(bundle, tally.figures())
+    log_run(out, KIND, {"network": network} | settings, count_cost(trained), figures)
+    return Trained(bundle, figures)
 
 
-def _train_member(
-    batches: Mixtures,
-    held_back: Mixtures,
-    out: Path,
-    config: TrainingConfig,
-    recipe: DetectorRecipe,
-    tally: Tally,
-    encoder: Path,
-    announce: Announce | None,
+@dataclasses.dataclass
+class _Job:
+    train_clips: DetectorClips
+    dev_clips: DetectorClips
+    spec: FeatureSpec
+    encoder: Path
+    tally: Tally
+    # Of the networks before.
+    steps: int = 0
+
+    def train(
+        self,
+        classes: Sequence[str],
+        out: Path,
+        config: TrainingConfig,
+        recipe: DetectorRecipe,
+        number: int,
+        announce: Announce | None = None,
+    ) -> Any:
+        import keras
+
+        config = dataclasses.replace(config, seed=config.seed + number)
+        keras.utils.set_random_seed(config.seed)
+        n_classes = len(classes)
+        batches = make_mixtures(self.train_clips, classes, self.spec, recipe, config.seed)
+        held_back = make_mixtures(self.dev_clips, classes, self.spec, recipe, config.seed + 1)
+        shape = (self.spec.window_frames, INPUT.n_bands, n_classes, recipe.network)
+        with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
+            model = build_detector(*shape)
+        if announce:
+            announce(count_cost(model))
+        if recipe.network.channels == NETWORK.channels:
+            start_from_encoder(model, self.encoder, batches.batch(config.steps)[0])
+        loss = _detection_loss(model, n_classes)
+        before = self.steps
+
+        def progress(step: int, figures: dict[str, float]) -> None:
+            self.tally(before + step, figures)
+
+        fit({"model": model}, loss, batches, held_back, config, out, progress)
+        self.steps += config.steps
+        trained = build_detector(*shape)
+        trained.set_weights(model.get_weights())
+        return trained
+
+
+def brought_together(
+    members: Sequence[Any], specialists: Sequence[Any], special: Sequence[int]
 ) -> Any:
+    """One network that says the mean of what several say.
+
+    Parameters
+    ----------
+    members : sequence of keras.Model
+        Of all classes, and of one shape.
+    specialists : sequence of keras.Model
+        Of some classes.
+    special : sequence of int
+        Which ones these are. All specialists together count as much as all members.
+    """
     import keras
 
-    keras.utils.set_random_seed(config.seed)
-    n_classes = len(batches.classes)
-    shape = (batches.spec.window_frames, INPUT.n_bands, n_classes, recipe.network)
-    with precision("mixed_bfloat16" if config.mixed_precision else "float32"):
-        model = build_detector(*shape)
-    if announce:
-        announce(count_cost(model))
-    if recipe.network.channels == NETWORK.channels:
-        start_from_encoder(model, encoder, batches.batch(config.steps)[0])
-    loss = _detection_loss(model, n_classes)
-    fit({"model": model}, loss, batches, held_back, config, out, tally)
-    trained = build_detector(*shape)
-    trained.set_weights(model.get_weights())
-    return trained
-
-
-def mean_of(members: Sequence[Any]) -> Any:
-    """One network that says the mean of what several of one shape say."""
-    import keras
-
-    if len(members) == 1:
-        return members[0]
     inputs = keras.Input(members[0].input_shape[1:], name="levels")
-    return keras.Model(inputs, keras.layers.Average()([member(inputs) for member in members]))
+
+    def mean(networks: Sequence[Any]) -> Any:
+        said = [network(inputs) for network in networks]
+        return keras.layers.Average()(said) if len(said) > 1 else said[0]
+
+    outputs = mean(members)
+    if specialists:
+        n_outputs = members[0].output_shape[-1]
+        columns = np.concatenate([special, np.add(special, n_outputs // 2)])
+        share = np.ones(n_outputs, np.float32)
+        share[columns] = 0.5
+        place = np.zeros((len(columns), n_outputs), np.float32)
+        place[np.arange(len(columns)), columns] = 0.5
+        placed = keras.layers.Dense(n_outputs, use_bias=False)
+        outputs = keras.layers.Add()(
+            [keras.layers.Rescaling(share.tolist())(outputs), placed(mean(specialists))]
+        )
+        placed.set_weights([place])
+    return keras.Model(inputs, outputs)
 
 
 def make_mixtures(

@@ -27,9 +27,12 @@ _CHOICES = {
         "other_sounds",
     },
     "event": {"temperature", "teachers"},
-    "detector": {"width", "members"},
+    "detector": {"width", "members", "specialists", "n_special"},
     "vae": set[str](),
 }
+
+# How many networks a detector is made of.
+_NETWORKS = ("members", "specialists", "n_special")
 
 # How ingest is told of a bundle of each kind.
 _OPTIONS = {
@@ -102,7 +105,16 @@ class _Numbers(click.ParamType):
 @click.option(
     "--members", type=click.IntRange(min=1), metavar="N",
     help="Networks that are trained one after the other; the bundle says the mean of what they "
-    "say. [detector; default: 2]",
+    "say. [detector; default: 1]",
+)  # fmt: skip
+@click.option(
+    "--specialists", type=click.IntRange(min=0), metavar="N",
+    help="Networks besides, which know only the kinds of sound with most recordings in both "
+    "splits. [detector; default: 2]",
+)  # fmt: skip
+@click.option(
+    "--special", "n_special", type=click.IntRange(min=1), metavar="N",
+    help="How many kinds of sound those know. [detector; default: 15]",
 )  # fmt: skip
 @click.option(
     "--loss", type=click.Choice(["nt-xent", "contrastive", "triplet", "triplet-hard"]),
@@ -211,9 +223,9 @@ def command(
         recipe = recipes.EventRecipe(network, **given)
     elif kind == "detector":
         recipe = recipes.DetectorRecipe()
-        members = given.pop("members", recipe.members)
+        chosen = {name: given.pop(name) for name in _NETWORKS if name in given}
         network = dataclasses.replace(recipe.network, **shape, **given)
-        recipe = dataclasses.replace(recipe, network=network, members=members)
+        recipe = dataclasses.replace(recipe, network=network, **chosen)
     origin = _origin(start) if start is not None else None
     spec, items = FeatureSpec(), read_corpus(corpus)
     audio: Any = {"event": recipes.EventClips, "detector": recipes.DetectorClips}.get(
@@ -229,9 +241,10 @@ def command(
 
         train, dev = read("train", **further), read("dev")
     with task_display("Training") as show:
+        n_steps = recipe.n_steps(config) if kind == "detector" else config.steps
 
         def progress(step: int, figures: dict[str, float]) -> None:
-            show(step, config.steps, figures)
+            show(step, n_steps, figures)
 
         if kind == "vae":
             trained = recipes.train_vae(train, dev, out, spec, config, recipe, progress, _announce)
@@ -244,27 +257,37 @@ def command(
                 train, dev, out, spec, config, recipe, progress, origin, _announce, **further
             )
     if kind == "detector":
-        _set_threshold(trained.bundle, dev)
+        _set_thresholds(trained.bundle, dev)
     for name, sentence in _SAID.items():
         if name in trained.figures:
             click.echo(sentence.format(trained.figures[name]).capitalize())
     click.echo(f"The bundle is in {trained.bundle}; use it with: {_OPTIONS[kind]}{trained.bundle}")
 
 
-def _set_threshold(bundle: Path, dev: Any) -> None:
-    from encoders.detector import Detector, write_threshold
+def _set_thresholds(bundle: Path, dev: Any) -> None:
+    # One for the classes that have networks of their own, who is told of them alone; another for
+    # all others.
+    from encoders.detector import Detector, write_thresholds
     from encoders.mixtures import PLAIN
     from encoders.recipes import DetectorRecipe, make_mixtures
     from index.event_detector import NetworkDetector
     from index.event_thresholds import CANDIDATES, try_thresholds
 
-    network = Detector(bundle)
-    recipe = DetectorRecipe(mixtures=PLAIN)
-    mixtures = make_mixtures(dev, network.classes, network.spec, recipe)
-    tried = try_thresholds(NetworkDetector(network), mixtures)
-    best = tried.choose()
-    f1 = zip(tried.f1[best], tried.n_true, strict=True)
-    write_threshold(bundle, float(CANDIDATES[best]), [f if n else None for f, n in f1])
+    network, recipe = Detector(bundle), DetectorRecipe(mixtures=PLAIN)
+    thresholds: dict[str, float] = {}
+    f1: dict[str, float | None] = {}
+    for told in (network.classes, network.special):
+        if not told:
+            continue
+        mixtures = make_mixtures(dev, told, network.spec, recipe)
+        tried = try_thresholds(NetworkDetector(network, told), mixtures)
+        best = tried.choose()
+        thresholds |= dict.fromkeys(told, float(CANDIDATES[best]))
+        f1 |= {
+            k: f if n else None for k, f, n in zip(told, tried.f1[best], tried.n_true, strict=True)
+        }
+    names = network.classes
+    write_thresholds(bundle, [thresholds[k] for k in names], [f1[k] for k in names])
 
 
 def _origin(start: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from encoders.audio import load_audio
 from encoders.bundle import load_bundle
 from encoders.clips import Clips
-from encoders.corpus import Item, PcmCache
+from encoders.corpus import Item, PcmCache, best_covered
 from encoders.detector import Detector
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
@@ -76,7 +75,9 @@ def evaluate_detection(context: Context) -> Part:
             "pip install 'earmark[evaluate]'; or leave it out with --parts"
         )
     options, items = context.options, context.items
-    classes = best_covered(items, options.split)
+    classes = best_covered(items, options.split, N_CLASSES)
+    if not classes:
+        raise EarmarkError(f"no kind of sound is in both splits, train and {options.split}")
     soundscapes = make_soundscapes(
         items, options.split, classes, N_TEST,
         options.cache / f"soundscapes-{options.split}-{N_TEST}-{options.seed}", options.seed,
@@ -143,25 +144,6 @@ def missing_libraries() -> list[str]:
     needed = ("scaper", "sed_eval", "sed_scores_eval")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     return missing + ([] if shutil.which("sox") else ["the program sox"])
-
-
-def best_covered(items: Sequence[Item], split: str, n: int = N_CLASSES) -> list[str]:
-    """The classes with most recordings in the scarcer of train and ``split``, by name.
-
-    Raises
-    ------
-    EarmarkError
-        If there are none.
-    """
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: {"train": 0, split: 0})
-    for item in items:
-        if item.role == "event" and item.label and item.split in ("train", split):
-            counts[item.label][item.split] += 1
-    ranked = sorted(counts, key=lambda label: (-min(counts[label].values()), label))
-    chosen = sorted(label for label in ranked[:n] if min(counts[label].values()) > 0)
-    if not chosen:
-        raise EarmarkError(f"no kind of sound is in both splits, train and {split}")
-    return chosen
 
 
 def confusion(truth: Events, found: Events, classes: Sequence[str]) -> np.ndarray:
