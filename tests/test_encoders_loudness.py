@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyloudnorm
 import pytest
 from sounds_helpers import load
 
@@ -28,7 +29,7 @@ def noise(seconds: float, low: float, high: float, level: float) -> np.ndarray:
 
 
 def test_differences_are_those_of_pyloudnorm() -> None:
-    meter = pytest.importorskip("pyloudnorm").Meter(RATE)
+    meter = pyloudnorm.Meter(RATE)
     sounds = [
         noise(4, 60, 7000, -30), noise(4, 60, 200, -30), noise(4, 3000, 7000, -30),
         np.concatenate([noise(2, 60, 7000, -20), noise(4, 60, 7000, -50)]),
