@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -62,6 +63,17 @@ class Clips:
             if progress:
                 progress(number + 1, len(cache))
         return cls(frames, [items[k] for k in cache.kept])
+
+    @classmethod
+    def decode(
+        cls,
+        items: Sequence[Item],
+        folder: Path,
+        spec: FeatureSpec,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Clips:
+        """Spectrograms of files, by a cache in ``folder`` (see :class:`PcmCache`)."""
+        return cls.compute(PcmCache.build(items, folder, spec.sample_rate, progress), items, spec)
 
     def __len__(self) -> int:
         return len(self.frames)

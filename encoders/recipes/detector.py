@@ -13,7 +13,7 @@ import numpy as np
 
 from encoders.bundle import SHIPPED, write_meta
 from encoders.clips import Clips
-from encoders.corpus import Item, PcmCache, best_covered
+from encoders.corpus import Item, best_covered
 from encoders.cost import count_cost
 from encoders.detector import KIND, STEP
 from encoders.detector_network import DetectorConfig, build_detector
@@ -123,8 +123,7 @@ class DetectorClips:
             mine = [i for i in items if i.role == role and i.split == split]
             if most is not None and len(mine) > most:
                 mine = [mine[k] for k in sorted(rng.permutation(len(mine))[:most])]
-            cache = PcmCache.build(mine, folder, spec.sample_rate, progress)
-            return Clips.compute(cache, mine, spec)
+            return Clips.decode(mine, folder, spec, progress)
 
         events, speech = clips("event"), clips("speech", _MOST_SPEECH)
         if not any(item.label for item in events.items):
@@ -195,9 +194,9 @@ def train_detector(
         job.train(classes, out / f"member-{n}", config, recipe, n, None if n else announce)
         for n in range(recipe.members)
     ]
-    narrow = dataclasses.replace(recipe, mixtures=recipe.special_mixtures)
+    theirs = dataclasses.replace(recipe, mixtures=recipe.special_mixtures)
     specialists = [
-        job.train(special, out / f"specialist-{n}", recipe.narrow(config), narrow, n)
+        job.train(special, out / f"specialist-{n}", recipe.narrow(config), theirs, n)
         for n in range(recipe.specialists if special else 0)
     ]
     trained = brought_together(members, specialists, [classes.index(name) for name in special])

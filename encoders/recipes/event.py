@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from encoders.clips import ClipBatches, Clips
-from encoders.corpus import Item, PcmCache
+from encoders.corpus import Item
 from encoders.cost import count_cost
 from encoders.errors import EarmarkError
 from encoders.experiment import Progress, Tally, log_run
@@ -92,8 +92,7 @@ class EventClips:
         def clips(role: str, also: Teacher | None = None) -> Clips:
             there = (i for i in items if i.split == split)
             mine = [i for i in there if i.role == role or (also and also.of(i))]
-            cache = PcmCache.build(mine, folder, spec.sample_rate, progress)
-            return Clips.compute(cache, mine, spec)
+            return Clips.decode(mine, folder, spec, progress)
 
         events = clips("event", teacher)
         labels = [item.label for item in events.items if item.label]

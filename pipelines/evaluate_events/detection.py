@@ -13,7 +13,7 @@ import numpy as np
 from encoders.audio import load_audio
 from encoders.bundle import load_bundle
 from encoders.clips import Clips
-from encoders.corpus import Item, PcmCache, best_covered
+from encoders.corpus import Item, best_covered
 from encoders.detector import Detector
 from encoders.errors import AudioError, EarmarkError
 from encoders.features import log_mel
@@ -182,8 +182,7 @@ def _learn(context: Context, items: Sequence[Item], classes: Sequence[str]) -> E
 
     def clips(role: str) -> Clips:
         mine = [i for i in items if i.role == role and i.split == "train"]
-        cache = PcmCache.build(mine, options.cache / "pcm", encoder.spec.sample_rate)
-        return Clips.compute(cache, mine, encoder.spec)
+        return Clips.decode(mine, options.cache / "pcm", encoder.spec)
 
     data = mixture_set(
         clips("event"), clips("noise"), classes, encoder, scaling, N_MIXTURES, options.seed

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import soundfile
 from encoders.audio import load_audio
 from encoders.corpus import Item
 from encoders.errors import AudioError, EarmarkError
+from index.event_thresholds import Span, merge_spans
 
 SECONDS = 10.0
 MOST_EVENTS = 5
@@ -117,13 +119,12 @@ def make_soundscapes(
 
 def merged(events: Sequence[Truth]) -> list[Truth]:
     """Events of which those of one label do not overlap."""
-    found: list[Truth] = []
-    for onset, offset, label in sorted(events, key=lambda event: (event[2], event[0])):
-        if found and found[-1][2] == label and onset <= found[-1][1]:
-            found[-1] = found[-1][0], max(offset, found[-1][1]), label
-        else:
-            found.append((onset, offset, label))
-    return sorted(found)
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for onset, offset, label in events:
+        spans[label].append((onset, offset))
+    return sorted(
+        (*span, label) for label, of_label in spans.items() for span in merge_spans(of_label)
+    )
 
 
 def _write_sounds(items: Sequence[Item], split: str, classes: Sequence[str], folder: Path) -> None:
